@@ -1,0 +1,5 @@
+//! FLAC.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

@@ -1,0 +1,5 @@
+//! Matroska and WebM.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

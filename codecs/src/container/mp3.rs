@@ -1,0 +1,5 @@
+//! MP3 elementary streams.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

@@ -1,0 +1,5 @@
+//! WAV and RF64.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

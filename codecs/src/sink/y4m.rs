@@ -1,0 +1,5 @@
+//! Y4M file sink.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

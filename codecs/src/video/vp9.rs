@@ -1,0 +1,5 @@
+//! VP9.
+
+use portcullis_engine::Registry;
+
+pub(crate) fn register(_registry: &mut Registry) {}

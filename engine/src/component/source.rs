@@ -1,0 +1,27 @@
+//! The source role.
+
+use crate::error::Result;
+use crate::media::{MediaTime, Sample};
+use crate::presentation::{PresentationDescriptor, StreamId};
+
+/// Produces the samples of a presentation.
+///
+/// Runs on a worker of its own, where reading may block. Call order: `start`, then `read` until `None`; `start` again at
+/// any time seeks.
+pub trait MediaSource {
+    /// The streams, as far as they are known; does not change after the source was opened.
+    fn presentation(&self) -> &PresentationDescriptor;
+
+    /// Delivers the `selected` streams from `position` on: from the last key sample at or before it in each stream, with
+    /// the samples before `position` marked as preroll. `None` continues, or starts at the beginning.
+    ///
+    /// # Errors
+    /// `NotSeekable`, `InvalidPosition`, or what reading the index finds.
+    fn start(&mut self, selected: &[StreamId], position: Option<MediaTime>) -> Result<()>;
+
+    /// The next sample of the selected streams, in the order in which a player wants them; `None` at the end.
+    ///
+    /// After an error the source may go on (a damaged packet is skipped) or answer `None` from then on: it must not
+    /// return errors for ever.
+    fn read(&mut self) -> Result<Option<(StreamId, Sample)>>;
+}

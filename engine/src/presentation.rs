@@ -1,0 +1,116 @@
+//! What a source offers: its streams and what is known of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::media::{Attributes, MajorType, MediaTime, MediaType, TimeBase};
+
+/// A stream within its presentation. Values are dense: the position in the list of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamId(pub u32);
+
+impl std::fmt::Display for StreamId {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}", self.0)
+    }
+}
+
+/// One stream of a presentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamDescriptor {
+    /// The stream's id in its presentation.
+    pub id: StreamId,
+    /// The type that the stream delivers.
+    pub media_type: MediaType,
+    /// Other types that the source could deliver instead.
+    pub alternatives: Vec<MediaType>,
+    /// Whether the stream is delivered when the source starts.
+    pub selected: bool,
+    /// The unit of the container's own timestamps for this stream.
+    pub time_base: TimeBase,
+    /// Length of this stream, where the container says.
+    pub duration: Option<MediaTime>,
+    /// Number of samples, where the container says.
+    pub sample_count: Option<u64>,
+    /// ISO 639-2 language, where the container says.
+    pub language: Option<String>,
+    /// Everything else: the container's own track id, title, disposition.
+    pub attributes: Attributes,
+}
+
+impl StreamDescriptor {
+    /// A selected stream of one type.
+    pub fn new(id: StreamId, media_type: MediaType, time_base: TimeBase) -> Self {
+        Self {
+            id,
+            media_type,
+            alternatives: Vec::new(),
+            selected: true,
+            time_base,
+            duration: None,
+            sample_count: None,
+            language: None,
+            attributes: Attributes::new(),
+        }
+    }
+
+    /// The kind of stream.
+    pub fn major(&self) -> MajorType {
+        self.media_type.major
+    }
+}
+
+/// What a source can do. Bit positions follow the original (reference 1.6 M1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Characteristics {
+    /// Delivers in real time and cannot be asked again.
+    pub live: bool,
+    /// Can start at any position.
+    pub can_seek: bool,
+    /// Can pause.
+    pub can_pause: bool,
+}
+
+/// The streams of one presentation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PresentationDescriptor {
+    /// FFmpeg's short name of the container, such as `mov,mp4,m4a,3gp,3g2,mj2`; empty for a synthetic source.
+    pub format: String,
+    /// The streams; `streams[i].id` is `i`.
+    pub streams: Vec<StreamDescriptor>,
+    /// Length of the presentation, where it is known.
+    pub duration: Option<MediaTime>,
+    /// What the source can do.
+    pub characteristics: Characteristics,
+    /// Tags and everything else.
+    pub attributes: Attributes,
+}
+
+impl PresentationDescriptor {
+    /// The stream with this id.
+    pub fn stream(&self, id: StreamId) -> Option<&StreamDescriptor> {
+        self.streams.get(id.0 as usize)
+    }
+
+    /// The stream with this id, to select or deselect it.
+    pub fn stream_mut(&mut self, id: StreamId) -> Option<&mut StreamDescriptor> {
+        self.streams.get_mut(id.0 as usize)
+    }
+
+    /// The `nth` stream of a kind, in order: `v:0`, `a:1`.
+    pub fn nth_of(&self, major: MajorType, nth: usize) -> Option<&StreamDescriptor> {
+        self.streams.iter().filter(|s| s.major() == major).nth(nth)
+    }
+
+    /// Selects exactly these streams.
+    pub fn select_only(&mut self, ids: &[StreamId]) {
+        for stream in &mut self.streams {
+            stream.selected = ids.contains(&stream.id);
+        }
+    }
+
+    /// Whether any stream is protected, also a deselected one (reference 1.2 T25).
+    pub fn requires_protected_host(&self) -> bool {
+        self.streams.iter().any(|s| s.media_type.is_protected())
+    }
+}
