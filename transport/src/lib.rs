@@ -1,1 +1,19 @@
-//! Portcullis transport.
+//! Portcullis transport: frames, shared memory, host processes.
+//!
+//! It carries bytes that it does not understand; what they mean is said one crate up.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+pub mod frame;
+pub mod handshake;
+pub mod link;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{PoolExhausted, TransportError};
+pub use frame::{Frame, FrameDecoder, FrameHeader};
+pub use handshake::{Agreed, Features, Hello, LinkLimits};
+pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};

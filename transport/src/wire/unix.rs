@@ -1,0 +1,199 @@
+//! A Unix stream socket as a wire: bytes by `sendmsg`, descriptors by `SCM_RIGHTS`.
+//!
+//! The kernel copies, so a peer cannot change a frame after it was checked. A descriptor travels with the first byte of
+//! its frame: the kernel ends a read at bytes that carry descriptors, so they are never early or late by a frame.
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketType, recvmsg, sendmsg,
+    sockopt,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::{Wire, WireReader, WireWriter};
+use crate::error::TransportError;
+use crate::frame::{FrameDecoder, MAX_DESCRIPTORS};
+use crate::handshake::Features;
+
+const READ_BUFFER: usize = 64 << 10;
+const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+
+/// Registers the socket with the runtime of this thread.
+pub(crate) fn open(socket: OwnedFd) -> Result<Wire, TransportError> {
+    check_socket(socket.as_fd())?;
+    rustix::io::ioctl_fionbio(&socket, true)
+        .map_err(|error| TransportError::io("make the link non-blocking", error))?;
+    let socket = UnixStream::from_std(socket.into())
+        .map_err(|error| TransportError::io("register the link", error))?;
+    let socket = Arc::new(socket);
+    Ok(Wire {
+        writer: Box::new(UnixWriter {
+            socket: socket.clone(),
+        }),
+        reader: Box::new(UnixReader {
+            socket,
+            scratch: vec![0; READ_BUFFER].into_boxed_slice(),
+        }),
+        features: Features::ALL,
+    })
+}
+
+/// Refuses what is not a connected Unix stream socket, for it was inherited or handed in.
+pub(crate) fn check_socket(socket: BorrowedFd<'_>) -> Result<(), TransportError> {
+    let named =
+        |error: Errno| TransportError::io("the link's descriptor is not a usable socket", error);
+    let family = sockopt::socket_domain(socket).map_err(named)?;
+    let kind = sockopt::socket_type(socket).map_err(named)?;
+    if family == AddressFamily::UNIX && kind == SocketType::STREAM {
+        return Ok(());
+    }
+    Err(TransportError::io(
+        "the link's descriptor is not a usable socket",
+        format!(
+            "expected a Unix stream socket, found family {} type {}",
+            family.as_raw(),
+            kind.as_raw()
+        ),
+    ))
+}
+
+struct UnixWriter {
+    socket: Arc<UnixStream>,
+}
+
+impl WireWriter for UnixWriter {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        descriptors: &[OwnedFd],
+    ) -> Poll<Result<usize, TransportError>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx)).map_err(|error| broken("write to", error))?;
+            match self.socket.try_io(Interest::WRITABLE, || {
+                Ok(send(&self.socket, bytes, descriptors)?)
+            }) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(broken("write to", error))),
+            }
+        }
+    }
+
+    fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(shut(&self.socket, Shutdown::Write))
+    }
+
+    fn abort(&mut self) {
+        if let Err(error) = shut(&self.socket, Shutdown::Both) {
+            tracing::debug!(%error, "the link was already broken when it was given up");
+        }
+    }
+}
+
+struct UnixReader {
+    socket: Arc<UnixStream>,
+    /// Reads go here first, so that frames keep alive only bytes that really came.
+    scratch: Box<[u8]>,
+}
+
+impl WireReader for UnixReader {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut FrameDecoder,
+    ) -> Poll<Result<usize, TransportError>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx)).map_err(|error| broken("read from", error))?;
+            match self.socket.try_io(Interest::READABLE, || {
+                Ok(receive(&self.socket, &mut self.scratch)?)
+            }) {
+                Ok(received) => {
+                    if received.truncated {
+                        return Poll::Ready(Err(TransportError::protocol(format!(
+                            "more than {MAX_DESCRIPTORS} descriptors in one message"
+                        ))));
+                    }
+                    into.feed_descriptors(received.descriptors);
+                    into.feed(self.scratch.get(..received.bytes).unwrap_or_default());
+                    return Poll::Ready(Ok(received.bytes));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(broken("read from", error))),
+            }
+        }
+    }
+}
+
+struct Received {
+    bytes: usize,
+    descriptors: Vec<OwnedFd>,
+    truncated: bool,
+}
+
+fn receive(socket: &UnixStream, scratch: &mut [u8]) -> Result<Received, Errno> {
+    let mut space = [MaybeUninit::uninit(); CONTROL_SPACE];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
+        recvmsg(
+            socket,
+            &mut [IoSliceMut::new(scratch)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let mut descriptors = Vec::new();
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = ancillary {
+            descriptors.extend(received);
+        }
+    }
+    Ok(Received {
+        bytes: message.bytes,
+        descriptors,
+        truncated: message.flags.contains(ReturnFlags::CTRUNC),
+    })
+}
+
+fn send(socket: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) -> Result<usize, Errno> {
+    if descriptors.is_empty() {
+        return rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL));
+    }
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); CONTROL_SPACE];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(Errno::TOOBIG);
+    }
+    rustix::io::retry_on_intr(|| {
+        sendmsg(
+            socket,
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })
+}
+
+fn shut(socket: &UnixStream, how: Shutdown) -> Result<(), TransportError> {
+    match rustix::net::shutdown(socket, how) {
+        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+        Err(error) => Err(TransportError::io("shut the link down", error)),
+    }
+}
+
+/// A peer that is gone is `Closed`, however the kernel words it.
+fn broken(what: &'static str, error: std::io::Error) -> TransportError {
+    match error.kind() {
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => TransportError::Closed,
+        _ => TransportError::io(format!("{what} the link"), error),
+    }
+}
