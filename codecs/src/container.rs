@@ -6,6 +6,7 @@ mod matroska;
 mod mp3;
 mod mp4;
 mod ogg;
+mod reader;
 mod wav;
 
 use portcullis_engine::Registry;
