@@ -158,12 +158,16 @@ impl FrameDecoder {
 
     /// Takes the first `len` bytes as they are, for what precedes frames (the handshake).
     pub(crate) fn take_prefix(&mut self, len: usize) -> Result<Option<Bytes>, TransportError> {
-        if !self.descriptors.is_empty() {
-            let error = TransportError::protocol("descriptors came with the handshake");
-            self.fail(error.clone());
-            return Err(error);
+        if self.buffer.len() >= len {
+            // Descriptors may be here already: they belong to the frames that follow, or are refused there.
+            return Ok(Some(self.buffer.split_to(len).freeze()));
         }
-        Ok((self.buffer.len() >= len).then(|| self.buffer.split_to(len).freeze()))
+        if self.descriptors.is_empty() {
+            return Ok(None);
+        }
+        let error = TransportError::protocol("descriptors came with the handshake");
+        self.fail(error.clone());
+        Err(error)
     }
 
     fn try_next(&mut self) -> Result<Option<Frame>, TransportError> {

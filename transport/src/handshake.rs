@@ -207,6 +207,10 @@ impl Hello {
             }
             *value = (*value).min(*field(&mut ours));
         }
+        #[allow(
+            clippy::unnecessary_min_or_max,
+            reason = "the newest minor version is zero only for now"
+        )]
         Ok(Agreed {
             minor: PROTOCOL_MINOR.min(wire.minor.get()),
             features: self.features.intersection(Features(wire.features.get())),

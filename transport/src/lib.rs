@@ -7,7 +7,9 @@
 mod error;
 pub mod frame;
 pub mod handshake;
+pub mod host;
 pub mod link;
+mod sys;
 mod wire;
 
 #[cfg(test)]
@@ -16,4 +18,5 @@ mod testing;
 pub use error::{PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
+pub use host::{HostCommand, HostExit, HostProcess, HostProgram};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};

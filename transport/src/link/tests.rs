@@ -211,6 +211,41 @@ fn descriptors_arrive_with_their_own_frame() {
 }
 
 #[test]
+fn a_frame_with_descriptors_may_follow_the_hello_at_once() {
+    run(async {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        use std::os::fd::AsFd;
+        let (ours, peer) = socket_pair().unwrap();
+        rustix::io::write(&peer, &Hello::default().to_bytes()).unwrap();
+        let (given, _other) = pipe_pair();
+        let given = [given.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&given)));
+        let mut announcing = header(1);
+        announcing.set_descriptor_count(1);
+        let bytes = announcing.to_bytes();
+        sendmsg(
+            &peer,
+            &[std::io::IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::empty(),
+        )
+        .unwrap();
+        let mut link = Endpoint::unix(ours)
+            .connect(Hello::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            receive_count(&mut link.receiver, 1).await[0]
+                .descriptors
+                .len(),
+            1
+        );
+    });
+}
+
+#[test]
 fn a_memory_link_offers_neither_descriptors_nor_shared_memory() {
     run(async {
         let (one, two) = Endpoint::memory_pair(4096);

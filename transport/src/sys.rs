@@ -1,0 +1,5 @@
+//! Everything `unsafe` of this crate, each behind a safe wrapper in its own file.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod process;
