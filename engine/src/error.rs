@@ -304,6 +304,23 @@ pub enum TopologyFault {
     /// A connection or index that does not exist.
     #[error("node {0} has no such input or output")]
     InvalidIndex(u64),
+    /// More nodes than a topology may have.
+    #[error("it has {0} nodes, which is too many")]
+    TooManyNodes(u64),
+    /// More nodes behind each other than a branch may have.
+    #[error("node {0}: its branch is too long")]
+    BranchTooLong(u64),
+    /// Two output nodes for one stream of one sink.
+    #[error(
+        "node {0}: another node feeds the same stream of the same sink; tell two sinks apart by `instance`"
+    )]
+    StreamSinkTaken(u64),
+    /// An input or output that leads nowhere.
+    #[error("node {0} is not connected")]
+    NotConnected(u64),
+    /// Only transforms can be optional.
+    #[error("node {0} cannot be optional: only transforms can")]
+    InvalidOptionalNode(u64),
     /// An output node whose sink is not created yet.
     #[error("node {0}: the sink is still an activation")]
     SinkActivation(u64),

@@ -17,6 +17,7 @@ pub mod component;
 pub mod error;
 pub mod media;
 pub mod presentation;
+pub mod topology;
 
 pub use component::{
     ByteSource, ByteStreamHandler, Component, ComponentInfo, MediaSink, MediaSource, Output,
@@ -29,3 +30,4 @@ pub use media::{
     keys, sample_keys,
 };
 pub use presentation::{PresentationDescriptor, StreamDescriptor, StreamId};
+pub use topology::{NodeId, NodeKind, ObjectId, ObjectRef, Placement, Topology, TopologyId};
