@@ -13,12 +13,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod component;
 pub mod error;
 pub mod media;
 pub mod presentation;
+pub mod resolve;
 pub mod topology;
 
+pub use clock::{ClockSnapshot, ClockState, PresentationClock, Rate, SystemTime100ns};
 pub use component::{
     ByteSource, ByteStreamHandler, Component, ComponentInfo, MediaSink, MediaSource, Output,
     Registry, Role, Settings, Transform,
