@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod component;
 pub mod error;
+pub mod event;
 pub mod media;
 pub mod presentation;
 pub mod resolve;
@@ -27,6 +28,7 @@ pub use component::{
     Registry, Role, Settings, Transform,
 };
 pub use error::{Error, ErrorKind, Place, Result};
+pub use event::{Capabilities, CommandId, Event, EventKind, EventSource, TopologyStatus};
 pub use media::{
     Attributes, ContentLimits, Key, MajorType, MediaTime, MediaType, Payload, PixelFormat, Sample,
     SampleAllocator, SampleBuffer, SampleFlags, SampleFormat, SharedView, Subtype, TimeBase, Value,
