@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod host;
 pub mod link;
+pub mod pool;
 mod sys;
 mod wire;
 
@@ -20,3 +21,7 @@ pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
 pub use host::{HostCommand, HostExit, HostProcess, HostProgram};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
+pub use pool::{
+    PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease,
+    SlotView,
+};

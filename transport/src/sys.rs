@@ -2,4 +2,6 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod mapping;
 pub(crate) mod process;
+pub(crate) mod segment;

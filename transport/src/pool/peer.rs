@@ -1,0 +1,375 @@
+//! The other side of a pool: what its owner, perhaps an attacker, lets this process read.
+//!
+//! A segment is mapped only if its seals say that it can neither shrink (a read would be a fatal signal) nor be changed in
+//! any way but by its owner. What the owner writes it may write at any moment, so a view has no slice: it is read in words
+//! and copied out, and what is checked is the copy.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rustix::fs::{fcntl_get_seals, fstat};
+use tokio::sync::Notify;
+
+use super::{MAX_SLOT, SlotRef, SlotRelease};
+use crate::error::TransportError;
+use crate::sys::mapping::{Mapping, StableBytes};
+use crate::sys::segment::SEGMENT_SEALS;
+
+/// What a peer may make this process map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerPoolLimits {
+    /// Most bytes of all segments at a time.
+    pub max_bytes: u64,
+    /// Most segments at a time.
+    pub max_segments: usize,
+}
+
+impl Default for PeerPoolLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            max_segments: 1024,
+        }
+    }
+}
+
+/// Whether the owner of a pool is trusted to leave a leased slot alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PeerTrust {
+    /// It may write what it likes when it likes: views are copied out.
+    #[default]
+    None,
+    /// It is as trustworthy as this process itself (the same program, given the same input): `SlotView::to_bytes` gives
+    /// the shared memory itself. Choosing this for a peer that then writes a leased slot is a data race.
+    Same,
+}
+
+/// The segments of a peer's pool. Clones are the same pool; it may be used from any thread.
+#[derive(Clone)]
+pub struct PeerPool {
+    shared: Arc<PeerShared>,
+}
+
+struct PeerShared {
+    limits: PeerPoolLimits,
+    trust: PeerTrust,
+    segments: Mutex<Segments>,
+    releases: Arc<Releases>,
+}
+
+#[derive(Default)]
+struct Segments {
+    by_id: HashMap<u32, Segment>,
+    mapped_bytes: u64,
+}
+
+struct Segment {
+    mapping: Arc<Mapping>,
+    slot_size: u32,
+    slots: u32,
+}
+
+impl PeerPool {
+    /// A pool without segments.
+    pub fn new(limits: PeerPoolLimits, trust: PeerTrust) -> Self {
+        Self {
+            shared: Arc::new(PeerShared {
+                limits,
+                trust,
+                segments: Mutex::default(),
+                releases: Arc::default(),
+            }),
+        }
+    }
+
+    /// Maps a segment that the peer announced, if it is what it must be.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when the id is in use, the sizes are absurd or beyond the limits, or the file is not
+    /// sealed or not as long as claimed.
+    pub fn add_segment(
+        &self,
+        segment: u32,
+        slot_size: u32,
+        slots: u32,
+        descriptor: OwnedFd,
+    ) -> Result<(), TransportError> {
+        let broken =
+            |why: String| TransportError::protocol(format!("pool segment {segment}: {why}"));
+        let limits = self.shared.limits;
+        let len = u64::from(slot_size) * u64::from(slots);
+        if slots == 0
+            || slot_size == 0
+            || slot_size as usize > MAX_SLOT
+            || !slot_size.is_multiple_of(8)
+        {
+            return Err(broken(format!("{slots} slots of {slot_size} bytes")));
+        }
+        let mut segments = self.shared.segments();
+        if segments.by_id.contains_key(&segment) {
+            return Err(broken("the id is in use".into()));
+        }
+        if segments.by_id.len() >= limits.max_segments
+            || len > limits.max_bytes - segments.mapped_bytes
+        {
+            return Err(broken(format!(
+                "{len} more bytes; {} of {} bytes in {} of {} segments are mapped",
+                segments.mapped_bytes,
+                limits.max_bytes,
+                segments.by_id.len(),
+                limits.max_segments
+            )));
+        }
+        let seals = fcntl_get_seals(&descriptor)
+            .map_err(|error| broken(format!("it cannot be sealed: {error}")))?;
+        if !seals.contains(SEGMENT_SEALS) {
+            return Err(broken(format!(
+                "sealed with {seals:?}, needed are {SEGMENT_SEALS:?}"
+            )));
+        }
+        let size = fstat(&descriptor)
+            .map_err(|error| broken(error.to_string()))?
+            .st_size;
+        if u64::try_from(size) != Ok(len) {
+            return Err(broken(format!("{size} bytes long, announced are {len}")));
+        }
+        let len = usize::try_from(len).map_err(|_| broken("too large for this machine".into()))?;
+        let mapping = Mapping::read_only(&descriptor, len)
+            .map_err(|error| TransportError::io(format!("map pool segment {segment}"), error))?;
+        segments.mapped_bytes += len as u64;
+        segments.by_id.insert(
+            segment,
+            Segment {
+                mapping: Arc::new(mapping),
+                slot_size,
+                slots,
+            },
+        );
+        Ok(())
+    }
+
+    /// Unmaps a segment that the peer retired.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when there is no such segment, or when there are views of it: its owner retires only
+    /// what it got back wholly.
+    pub fn retire_segment(&self, segment: u32) -> Result<(), TransportError> {
+        let broken = |why: &str| {
+            Err(TransportError::protocol(format!(
+                "retired pool segment {segment}: {why}"
+            )))
+        };
+        let mut segments = self.shared.segments();
+        match segments.by_id.get(&segment) {
+            None => return broken("there is no such segment"),
+            Some(retired) if Arc::strong_count(&retired.mapping) > 1 => {
+                return broken("it is still lent");
+            }
+            Some(_) => {}
+        }
+        if let Some(retired) = segments.by_id.remove(&segment) {
+            segments.mapped_bytes -= retired.mapping.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The bytes that a peer's reference means. The peer counted a lease for it: the view's last clone releases it.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when the reference lies outside of what the peer announced.
+    pub fn view(&self, at: SlotRef) -> Result<SlotView, TransportError> {
+        let segments = self.shared.segments();
+        let broken =
+            || TransportError::protocol(format!("a reference outside of the pool: {at:?}"));
+        let segment = segments.by_id.get(&at.segment).ok_or_else(broken)?;
+        let end = at.offset.checked_add(at.len).ok_or_else(broken)?;
+        if at.slot >= segment.slots || end > segment.slot_size {
+            return Err(broken());
+        }
+        Ok(SlotView {
+            lease: Arc::new(Lease {
+                mapping: segment.mapping.clone(),
+                give_back: GiveBack {
+                    releases: self.shared.releases.clone(),
+                    release: SlotRelease {
+                        segment: at.segment,
+                        slot: at.slot,
+                        generation: at.generation,
+                        count: 1,
+                    },
+                },
+            }),
+            start: at.slot as usize * segment.slot_size as usize + at.offset as usize,
+            len: at.len as usize,
+            trust: self.shared.trust,
+        })
+    }
+
+    /// Moves out the releases that must be sent to the peer.
+    pub fn take_releases(&self, into: &mut Vec<SlotRelease>) {
+        into.append(&mut self.shared.releases.queue());
+    }
+
+    /// Waits until there are releases to take. For one task, the link's.
+    pub async fn releases_ready(&self) {
+        while self.shared.releases.queue().is_empty() {
+            self.shared.releases.ready.notified().await;
+        }
+    }
+
+    /// Bytes mapped now.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.shared.segments().mapped_bytes
+    }
+}
+
+impl PeerShared {
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PeerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerPool")
+            .field("mapped_bytes", &self.mapped_bytes())
+            .field("trust", &self.shared.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes in a slot of the peer's pool, which the peer may be writing. Clones and parts share one lease.
+#[derive(Clone)]
+pub struct SlotView {
+    lease: Arc<Lease>,
+    start: usize,
+    len: usize,
+    trust: PeerTrust,
+}
+
+impl SlotView {
+    /// Bytes in the view.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The little-endian word at byte `offset` as it is now, or `None` if it does not lie wholly in the view.
+    pub fn read_u64(&self, offset: usize) -> Option<u64> {
+        self.check(offset, size_of::<u64>())?;
+        self.lease
+            .mapping
+            .read_word(self.start + offset)
+            .map(u64::from_le_bytes)
+    }
+
+    /// Fills `into` from byte `offset` on; `None`, with `into` untouched, if the view does not reach so far.
+    #[must_use]
+    pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Option<()> {
+        self.check(offset, into.len())?;
+        self.lease.mapping.copy_to(self.start + offset, into)
+    }
+
+    /// The bytes in memory that does not change any more: a private copy, or from a peer of the same trust the slot
+    /// itself, which is then released with the last of the `Bytes`.
+    pub fn to_bytes(&self) -> Bytes {
+        let lease = &self.lease;
+        match self.trust {
+            PeerTrust::None => lease
+                .mapping
+                .copy_out(self.start, self.len)
+                .map(Bytes::from),
+            PeerTrust::Same => {
+                StableBytes::new(lease.mapping.clone(), self.start, self.len).map(|stable| {
+                    Bytes::from_owner(Held {
+                        stable,
+                        _lease: lease.clone(),
+                    })
+                })
+            }
+        }
+        .expect("a view lies in its mapping: checked when it was made")
+    }
+
+    /// Part of the view, which shares its lease; `None` if the view does not reach so far.
+    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
+        self.check(offset, len)?;
+        Some(Self {
+            start: self.start + offset,
+            len,
+            ..self.clone()
+        })
+    }
+
+    fn check(&self, offset: usize, len: usize) -> Option<()> {
+        (offset.checked_add(len)? <= self.len).then_some(())
+    }
+}
+
+impl fmt::Debug for SlotView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotView")
+            .field("slot", &self.lease.give_back.release)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Held {
+    stable: StableBytes,
+    _lease: Arc<Lease>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.stable.as_ref()
+    }
+}
+
+/// One lease that the peer counts.
+struct Lease {
+    /// Declared before the return: once the peer knows of it, nothing here may use the segment.
+    mapping: Arc<Mapping>,
+    give_back: GiveBack,
+}
+
+/// Queues the release when it goes.
+struct GiveBack {
+    releases: Arc<Releases>,
+    release: SlotRelease,
+}
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        self.releases.push(self.release);
+    }
+}
+
+#[derive(Default)]
+struct Releases {
+    queue: Mutex<Vec<SlotRelease>>,
+    ready: Notify,
+}
+
+impl Releases {
+    fn queue(&self) -> MutexGuard<'_, Vec<SlotRelease>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, release: SlotRelease) {
+        let mut queue = self.queue();
+        let first = queue.is_empty();
+        queue.push(release);
+        drop(queue);
+        if first {
+            self.ready.notify_one();
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! A pool's accounts: segments, free slots by size, and who has which slot. Plain data under the pool's lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{MAX_SLOT, PoolNews, PoolUsage, SlotRef, SlotRelease};
+use crate::error::{PoolExhausted, TransportError};
+use crate::sys::segment::{OwnedSegment, SlotMemory};
+
+/// Slot sizes. Steps of four below a picture, of two above: a slot is seldom much larger than what it holds.
+const CLASSES: [usize; 12] = [
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    8 << 20,
+    16 << 20,
+    32 << 20,
+    64 << 20,
+    128 << 20,
+    MAX_SLOT,
+];
+
+/// The first segment of a class has about this many bytes, each further one as many as the class has by then.
+const FIRST_SEGMENT: usize = 1 << 20;
+
+/// No segment is made larger, unless by a single slot.
+const MAX_SEGMENT: usize = 32 << 20;
+
+pub(super) struct Table {
+    max_bytes: usize,
+    mapped_bytes: usize,
+    next_segment: u32,
+    segments: BTreeMap<u32, Segment>,
+    /// Where segments begin and end, for finding the one that some bytes lie in.
+    by_address: BTreeMap<usize, (usize, u32)>,
+    /// Free slots, last freed first, for it is the likeliest to be in the cache.
+    free: [Vec<(u32, u32)>; CLASSES.len()],
+    news: Vec<PoolNews>,
+    /// Somebody was refused and may be waiting.
+    starving: bool,
+}
+
+struct Segment {
+    memory: Arc<OwnedSegment>,
+    class: usize,
+    slots: Box<[Slot]>,
+    /// Slots that are held or leased.
+    busy: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    generation: u32,
+    held: bool,
+    leases: u32,
+}
+
+/// A slot just taken.
+pub(super) struct Taken {
+    pub(super) segment: u32,
+    pub(super) slot: u32,
+    pub(super) memory: SlotMemory,
+}
+
+impl Table {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            mapped_bytes: 0,
+            next_segment: 0,
+            segments: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            free: Default::default(),
+            news: Vec::new(),
+            starving: false,
+        }
+    }
+
+    pub(super) fn take(&mut self, len: usize) -> Result<Taken, PoolExhausted> {
+        let refused = |transient: bool, reason: &'static str| PoolExhausted {
+            wanted: len,
+            max_bytes: self.max_bytes,
+            transient,
+            reason: reason.into(),
+        };
+        let fitting = CLASSES.iter().position(|size| *size >= len);
+        let class = fitting.ok_or_else(|| refused(false, "no slot is that large"))?;
+        if CLASSES[class] > self.max_bytes {
+            return Err(refused(false, "the whole pool is smaller than such a slot"));
+        }
+        let all_in_use = refused(true, "all slots are in use");
+        if self.free[class].is_empty() && !self.grow(class)? {
+            // A larger slot will do; only if there is none, give up idle segments of other sizes.
+            let larger = (class..CLASSES.len()).find(|larger| !self.free[*larger].is_empty());
+            if let Some(larger) = larger {
+                return self.pop(larger).ok_or(all_in_use);
+            }
+            self.retire_idle();
+            if !self.grow(class)? {
+                self.starving = true;
+                return Err(all_in_use);
+            }
+        }
+        self.pop(class).ok_or(all_in_use)
+    }
+
+    /// Returns whether waiters must be woken.
+    pub(super) fn put_back(&mut self, segment: u32, slot: u32) -> bool {
+        let Some(state) = self.slot_mut(segment, slot) else {
+            return false;
+        };
+        state.held = false;
+        if state.leases > 0 {
+            return false;
+        }
+        self.set_free(segment, slot)
+    }
+
+    pub(super) fn locate(&self, bytes: &[u8]) -> Option<SlotRef> {
+        if bytes.is_empty() {
+            return None;
+        }
+        let address = bytes.as_ptr().addr();
+        let (start, (end, id)) = self.by_address.range(..=address).next_back()?;
+        if address.checked_add(bytes.len())? > *end {
+            return None;
+        }
+        let segment = self.segments.get(id)?;
+        let size = CLASSES[segment.class];
+        let (slot, offset) = ((address - start) / size, (address - start) % size);
+        let state = segment.slots.get(slot)?;
+        // Bytes of a pool slot keep it held and end where it ends: anything else is not ours to lend.
+        if !state.held || offset + bytes.len() > size {
+            return None;
+        }
+        Some(SlotRef {
+            segment: *id,
+            slot: slot as u32,
+            generation: state.generation,
+            offset: offset as u32,
+            len: bytes.len() as u32,
+        })
+    }
+
+    pub(super) fn lease(&mut self, bytes: &[u8]) -> Option<SlotRef> {
+        let found = self.locate(bytes)?;
+        let state = self.slot_mut(found.segment, found.slot)?;
+        state.leases = state.leases.checked_add(1)?;
+        Some(found)
+    }
+
+    /// Returns whether waiters must be woken.
+    pub(super) fn release(&mut self, release: SlotRelease) -> Result<bool, TransportError> {
+        let SlotRelease {
+            segment,
+            slot,
+            generation,
+            count,
+        } = release;
+        let broken = |why: &str| {
+            Err(TransportError::protocol(format!(
+                "release of slot {slot} of segment {segment}: {why}"
+            )))
+        };
+        let Some(state) = self.slot_mut(segment, slot) else {
+            return broken("there is no such slot");
+        };
+        if count == 0 || count > state.leases {
+            return broken(&format!("{count} leases given back of {}", state.leases));
+        }
+        if generation != state.generation {
+            return broken(&format!(
+                "generation {generation}, it is in {}",
+                state.generation
+            ));
+        }
+        state.leases -= count;
+        if state.leases > 0 || state.held {
+            return Ok(false);
+        }
+        Ok(self.set_free(segment, slot))
+    }
+
+    /// Returns how many slots were leased and whether waiters must be woken.
+    pub(super) fn revoke_all(&mut self) -> (usize, bool) {
+        let mut revoked = Vec::new();
+        for (id, segment) in &mut self.segments {
+            for (slot, state) in (0..).zip(segment.slots.iter_mut()) {
+                if std::mem::take(&mut state.leases) > 0 {
+                    revoked.push((*id, slot, state.held));
+                }
+            }
+        }
+        let mut wake = false;
+        for (segment, slot, held) in &revoked {
+            if !held {
+                wake |= self.set_free(*segment, *slot);
+            }
+        }
+        (revoked.len(), wake)
+    }
+
+    pub(super) fn take_news(&mut self) -> Vec<PoolNews> {
+        std::mem::take(&mut self.news)
+    }
+
+    pub(super) fn usage(&self) -> PoolUsage {
+        let slots = || {
+            self.segments
+                .values()
+                .flat_map(|segment| segment.slots.iter())
+        };
+        PoolUsage {
+            mapped_bytes: self.mapped_bytes,
+            held: slots().filter(|slot| slot.held).count(),
+            leased: slots().filter(|slot| slot.leases > 0).count(),
+            free: self.free.iter().map(Vec::len).sum(),
+        }
+    }
+
+    fn slot_mut(&mut self, segment: u32, slot: u32) -> Option<&mut Slot> {
+        self.segments
+            .get_mut(&segment)?
+            .slots
+            .get_mut(slot as usize)
+    }
+
+    fn pop(&mut self, class: usize) -> Option<Taken> {
+        let (id, slot) = self.free[class].pop()?;
+        let segment = self.segments.get_mut(&id)?;
+        let memory = segment.memory.take(slot)?;
+        let state = segment.slots.get_mut(slot as usize)?;
+        state.generation = state.generation.wrapping_add(1);
+        state.held = true;
+        segment.busy += 1;
+        Some(Taken {
+            segment: id,
+            slot,
+            memory,
+        })
+    }
+
+    fn set_free(&mut self, id: u32, slot: u32) -> bool {
+        if let Some(segment) = self.segments.get_mut(&id) {
+            segment.busy -= 1;
+            self.free[segment.class].push((id, slot));
+        }
+        std::mem::take(&mut self.starving)
+    }
+
+    /// Adds a segment; `false` when the limit does not allow another slot.
+    fn grow(&mut self, class: usize) -> Result<bool, PoolExhausted> {
+        let size = CLASSES[class];
+        let room = (self.max_bytes - self.mapped_bytes) / size;
+        let same = self
+            .segments
+            .values()
+            .filter(|segment| segment.class == class);
+        let present = same.map(|segment| segment.slots.len()).sum::<usize>();
+        let wanted = present
+            .max(FIRST_SEGMENT / size)
+            .min(MAX_SEGMENT / size)
+            .max(1);
+        let slots = wanted.min(room);
+        if slots == 0 {
+            return Ok(false);
+        }
+        let id = self.next_segment;
+        let made = OwnedSegment::create(size, slots as u32).map_err(|error| error.to_string());
+        let next = id
+            .checked_add(1)
+            .ok_or_else(|| "no more segment ids".to_owned());
+        let ((memory, descriptor), next) =
+            made.and_then(|made| Ok((made, next?)))
+                .map_err(|error| PoolExhausted {
+                    wanted: size,
+                    max_bytes: self.max_bytes,
+                    transient: false,
+                    reason: format!("cannot make shared memory: {error}").into(),
+                })?;
+        self.next_segment = next;
+        self.mapped_bytes += memory.len();
+        self.by_address
+            .insert(memory.address(), (memory.address() + memory.len(), id));
+        self.free[class].extend((0..slots as u32).rev().map(|slot| (id, slot)));
+        self.segments.insert(
+            id,
+            Segment {
+                memory: Arc::new(memory),
+                class,
+                slots: vec![Slot::default(); slots].into_boxed_slice(),
+                busy: 0,
+            },
+        );
+        self.news.push(PoolNews::Added {
+            segment: id,
+            slot_size: size as u32,
+            slots: slots as u32,
+            descriptor,
+        });
+        Ok(true)
+    }
+
+    /// Gives up every segment of which nobody has a slot: what is wanted now has another size than what was.
+    fn retire_idle(&mut self) {
+        let idle: Vec<u32> = self
+            .segments
+            .iter()
+            .filter(|(_, segment)| segment.busy == 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in idle {
+            let Some(segment) = self.segments.remove(&id) else {
+                continue;
+            };
+            self.free[segment.class].retain(|(owner, _)| *owner != id);
+            self.mapped_bytes -= segment.memory.len();
+            self.by_address.remove(&segment.memory.address());
+            let known = self.news.len();
+            self.news
+                .retain(|news| !matches!(news, PoolNews::Added { segment, .. } if *segment == id));
+            if self.news.len() == known {
+                self.news.push(PoolNews::Retired { segment: id });
+            }
+        }
+    }
+}
