@@ -17,6 +17,7 @@ pub mod clock;
 pub mod component;
 pub mod error;
 pub mod event;
+pub mod loader;
 pub mod media;
 pub mod presentation;
 pub mod resolve;

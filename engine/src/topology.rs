@@ -219,6 +219,15 @@ impl Topology {
         self.connections.clear();
     }
 
+    /// The id that the next added node gets.
+    pub(crate) fn next_id(&self) -> NodeId {
+        NodeId(self.next_node + 1)
+    }
+
+    pub(crate) fn disconnect_all(&mut self) {
+        self.connections.clear();
+    }
+
     /// Gives this topology the nodes, links and attributes of another; its own id stays.
     pub fn copy_from(&mut self, other: &Self) {
         *self = Self {
