@@ -80,6 +80,8 @@ pub struct LinkLimits {
     pub object_window: u32,
     /// Bytes of calls in flight, per direction.
     pub byte_window: u32,
+    /// Mebibytes of sample pool that each side may make the other map.
+    pub pool_mebibytes: u32,
 }
 
 impl Default for LinkLimits {
@@ -90,6 +92,7 @@ impl Default for LinkLimits {
             call_window: 1024,
             object_window: 64,
             byte_window: 4 << 20,
+            pool_mebibytes: 256,
         }
     }
 }
@@ -97,7 +100,7 @@ impl Default for LinkLimits {
 /// A limit's name, its bounds and where it is: one table for checking and for taking the minimum.
 type LimitField = (&'static str, u32, u32, fn(&mut LinkLimits) -> &mut u32);
 
-const LIMIT_FIELDS: [LimitField; 5] = [
+const LIMIT_FIELDS: [LimitField; 6] = [
     ("max_frame", 1 << 10, 64 << 20, |limits| {
         &mut limits.max_frame
     }),
@@ -108,6 +111,9 @@ const LIMIT_FIELDS: [LimitField; 5] = [
     }),
     ("byte_window", 1 << 10, 1 << 30, |limits| {
         &mut limits.byte_window
+    }),
+    ("pool_mebibytes", 0, 1 << 20, |limits| {
+        &mut limits.pool_mebibytes
     }),
 ];
 
@@ -167,7 +173,8 @@ impl Hello {
             call_window: self.limits.call_window.into(),
             object_window: self.limits.object_window.into(),
             byte_window: self.limits.byte_window.into(),
-            reserved: [0; 64],
+            pool_mebibytes: self.limits.pool_mebibytes.into(),
+            reserved: [0; 60],
         };
         zerocopy::transmute!(wire)
     }
@@ -192,6 +199,7 @@ impl Hello {
             call_window: wire.call_window.get(),
             object_window: wire.object_window.get(),
             byte_window: wire.byte_window.get(),
+            pool_mebibytes: wire.pool_mebibytes.get(),
         };
         let mut ours = self.limits;
         for (name, low, high, field) in LIMIT_FIELDS {
@@ -270,7 +278,8 @@ struct WireHello {
     call_window: U32,
     object_window: U32,
     byte_window: U32,
-    reserved: [u8; 64],
+    pool_mebibytes: U32,
+    reserved: [u8; 60],
 }
 
 const _: () = assert!(size_of::<WireHello>() == HELLO_LEN);
@@ -321,7 +330,9 @@ mod tests {
         assert_eq!(changed(24, &1u64.to_le_bytes()), "interface table");
         for (index, (name, low, high, _)) in LIMIT_FIELDS.into_iter().enumerate() {
             let at = 44 + index * 4;
-            assert_eq!(changed(at, &(low - 1).to_le_bytes()), name);
+            if let Some(below) = low.checked_sub(1) {
+                assert_eq!(changed(at, &below.to_le_bytes()), name);
+            }
             assert_eq!(changed(at, &(high + 1).to_le_bytes()), name);
         }
     }

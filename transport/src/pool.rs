@@ -20,6 +20,7 @@ pub use peer::{PeerPool, PeerPoolLimits, PeerTrust, SlotView};
 pub use slot::SlotMut;
 
 use crate::error::{PoolExhausted, TransportError};
+use crate::handshake::LinkLimits;
 use slot::Ticket;
 use table::Table;
 
@@ -37,6 +38,15 @@ impl Default for PoolLimits {
     fn default() -> Self {
         Self {
             max_bytes: 256 << 20,
+        }
+    }
+}
+
+impl From<LinkLimits> for PoolLimits {
+    /// What a link's peer is ready to map.
+    fn from(agreed: LinkLimits) -> Self {
+        Self {
+            max_bytes: (agreed.pool_mebibytes as usize) << 20,
         }
     }
 }

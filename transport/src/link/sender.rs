@@ -34,6 +34,7 @@ pub struct LinkWriter {
     wire: Box<dyn WireWriter>,
     batch: Batch,
     written: usize,
+    finished: bool,
 }
 
 struct Outgoing {
@@ -96,6 +97,7 @@ pub(super) fn pair(
         wire,
         batch: Batch::default(),
         written: 0,
+        finished: false,
     };
     (sender, writer)
 }
@@ -152,9 +154,9 @@ impl LinkSender {
             batch.bytes.extend_from_slice(part);
         }
         outgoing.pushed_total += (HEADER_LEN + len) as u64;
-        if let Some(writer) = outgoing.writer.take() {
-            writer.wake();
-        }
+        let writer = outgoing.writer.take();
+        drop(outgoing);
+        wake_all(writer);
         Ok(())
     }
 
@@ -191,14 +193,17 @@ impl LinkSender {
         let mut outgoing = self.outgoing.borrow_mut();
         if matches!(outgoing.state, State::Open) {
             outgoing.state = State::Closing;
-            outgoing.writer.take().into_iter().for_each(Waker::wake);
+            let writer = outgoing.writer.take();
+            drop(outgoing);
+            wake_all(writer);
         }
     }
 
     /// Ends the link in both directions at once; what was not written is dropped. `error` is what later pushes, flushes
     /// and receives on this side get.
     pub fn abort(&self, error: TransportError) {
-        self.outgoing.borrow_mut().abort(error);
+        let wakers = self.outgoing.borrow_mut().abort(error);
+        wake_all(wakers);
     }
 
     /// What ended the link, if it has ended.
@@ -262,10 +267,11 @@ impl Outgoing {
         }
     }
 
-    /// The first cause stays.
-    fn end(&mut self, error: TransportError) {
+    /// Ends sending; the first cause stays. Returns whom to wake once the borrow is over.
+    #[must_use]
+    fn end(&mut self, error: TransportError) -> Vec<Waker> {
         if matches!(self.state, State::Ended(_)) {
-            return;
+            return Vec::new();
         }
         self.state = State::Ended(error);
         self.filling = Batch::default();
@@ -274,14 +280,22 @@ impl Outgoing {
             .take()
             .into_iter()
             .chain(self.waiting.drain(..))
-            .for_each(Waker::wake);
+            .collect()
     }
 
-    fn abort(&mut self, error: TransportError) {
-        self.end(error);
+    /// Ends sending and receiving. Returns whom to wake once the borrow is over.
+    #[must_use]
+    fn abort(&mut self, error: TransportError) -> Vec<Waker> {
+        let mut wakers = self.end(error);
         self.aborted = true;
-        self.receiver.take().into_iter().for_each(Waker::wake);
+        wakers.extend(self.receiver.take());
+        wakers
     }
+}
+
+/// Never under a borrow: what a waker runs, or drops, may use the link.
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 impl LinkWriter {
@@ -321,7 +335,9 @@ impl LinkWriter {
         self.written += written;
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.in_writer = outgoing.in_writer.saturating_sub(written);
-        outgoing.waiting.drain(..).for_each(Waker::wake);
+        let waiting = std::mem::take(&mut outgoing.waiting);
+        drop(outgoing);
+        wake_all(waiting);
         Poll::Ready(Ok(()))
     }
 }
@@ -340,21 +356,27 @@ impl Future for LinkWriter {
                 if aborted || error != TransportError::Closed {
                     this.wire.abort();
                 }
+                this.finished = true;
                 return Poll::Ready(Err(error));
             }
             let step = if this.refill() {
                 this.poll_batch(cx)
             } else if matches!(this.outgoing.borrow().state, State::Closing) {
-                match ready!(this.wire.poll_shutdown(cx)) {
-                    Ok(()) => return Poll::Ready(Ok(())),
-                    Err(error) => Poll::Ready(Err(error)),
+                let step = this.wire.poll_shutdown(cx);
+                if let Poll::Ready(Ok(())) = step {
+                    this.finished = true;
+                    return Poll::Ready(Ok(()));
                 }
+                step
             } else {
                 Poll::Pending
             };
             match step {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => this.outgoing.borrow_mut().end(error),
+                Poll::Ready(Err(error)) => {
+                    let wakers = this.outgoing.borrow_mut().end(error);
+                    wake_all(wakers);
+                }
                 Poll::Pending => {
                     this.outgoing.borrow_mut().writer = Some(cx.waker().clone());
                     return Poll::Pending;
@@ -375,12 +397,11 @@ impl State {
 
 impl Drop for LinkWriter {
     fn drop(&mut self) {
-        let mut outgoing = self.outgoing.borrow_mut();
         // After an orderly close the receiver goes on until the peer closes too.
-        if matches!(outgoing.state, State::Open) || outgoing.queued() > 0 {
-            outgoing.abort(TransportError::Closed);
-            drop(outgoing);
+        if !self.finished {
+            let wakers = self.outgoing.borrow_mut().abort(TransportError::Closed);
             self.wire.abort();
+            wake_all(wakers);
         }
     }
 }

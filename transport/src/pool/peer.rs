@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::{MAX_SLOT, SlotRef, SlotRelease};
 use crate::error::TransportError;
+use crate::handshake::LinkLimits;
 use crate::sys::mapping::{Mapping, StableBytes};
 use crate::sys::segment::SEGMENT_SEALS;
 
@@ -32,6 +33,16 @@ impl Default for PeerPoolLimits {
         Self {
             max_bytes: 256 << 20,
             max_segments: 1024,
+        }
+    }
+}
+
+impl From<LinkLimits> for PeerPoolLimits {
+    /// What was agreed for a link.
+    fn from(agreed: LinkLimits) -> Self {
+        Self {
+            max_bytes: u64::from(agreed.pool_mebibytes) << 20,
+            ..Self::default()
         }
     }
 }

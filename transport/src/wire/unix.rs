@@ -118,9 +118,7 @@ impl WireReader for UnixReader {
             }) {
                 Ok(received) => {
                     if received.truncated {
-                        return Poll::Ready(Err(TransportError::protocol(format!(
-                            "more than {MAX_DESCRIPTORS} descriptors in one message"
-                        ))));
+                        return Poll::Ready(Err(truncated(received.descriptors.len())));
                     }
                     into.feed_descriptors(received.descriptors);
                     into.feed(self.scratch.get(..received.bytes).unwrap_or_default());
@@ -188,6 +186,19 @@ fn shut(socket: &UnixStream, how: Shutdown) -> Result<(), TransportError> {
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(error) => Err(TransportError::io("shut the link down", error)),
     }
+}
+
+/// The kernel closed the descriptors that did not fit: the peer sent too many, or this process can have no more.
+fn truncated(received: usize) -> TransportError {
+    if received < MAX_DESCRIPTORS {
+        return TransportError::io(
+            "receive descriptors",
+            "this process has too many open; raise its limit (ulimit -n)",
+        );
+    }
+    TransportError::protocol(format!(
+        "more than {MAX_DESCRIPTORS} descriptors in one message"
+    ))
 }
 
 /// A peer that is gone is `Closed`, however the kernel words it.
