@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::{fcntl_get_seals, fstat};
+use rustix::fs::{FsWord, fcntl_get_seals, fstat, fstatfs};
 use tokio::sync::Notify;
 
 use super::{MAX_SLOT, SlotRef, SlotRelease};
@@ -18,6 +18,9 @@ use crate::error::TransportError;
 use crate::handshake::LinkLimits;
 use crate::sys::mapping::{Mapping, StableBytes};
 use crate::sys::segment::SEGMENT_SEALS;
+
+/// The file system of anonymous memory in ordinary pages.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// What a peer may make this process map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +142,15 @@ impl PeerPool {
         if !seals.contains(SEGMENT_SEALS) {
             return Err(broken(format!(
                 "sealed with {seals:?}, needed are {SEGMENT_SEALS:?}"
+            )));
+        }
+        // Seals say that it is anonymous memory; of huge pages there may be too few, and a read a fatal signal.
+        let kind = fstatfs(&descriptor)
+            .map_err(|error| broken(error.to_string()))?
+            .f_type;
+        if kind != TMPFS_MAGIC {
+            return Err(broken(format!(
+                "not ordinary memory (file system {kind:#x})"
             )));
         }
         let size = fstat(&descriptor)

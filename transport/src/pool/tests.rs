@@ -388,6 +388,11 @@ fn a_segment_that_is_not_what_it_must_be_is_refused() {
     refused(4096, 3, file(8192, SEGMENT_SEALS), "long");
     refused(4096, 1, file(8192, SEGMENT_SEALS), "long");
     refused(4096, 1, crate::testing::pipe_pair().0, "sealed");
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    if let Ok(huge) = memfd_create(c"test", flags) {
+        fcntl_add_seals(&huge, SEGMENT_SEALS).unwrap();
+        refused(4096, 1, huge, "ordinary memory");
+    }
     refused(0, 1, file(0, SEGMENT_SEALS), "slots");
     refused(4096, 0, file(0, SEGMENT_SEALS), "slots");
     refused(4097, 1, file(4097, SEGMENT_SEALS), "slots");

@@ -188,6 +188,16 @@ unsafe fn copy_shared(from: *const u8, to: *mut u8, len: usize) {
 /// `from` must be readable and `to` writable for `len` bytes, without overlap.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 unsafe fn copy_shared(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the same conditions.
+    unsafe { copy_by_words(from, to, len) }
+}
+
+/// The portable way: each word is loaded atomically, once.
+///
+/// # Safety
+/// `from` must be readable and `to` writable for `len` bytes, without overlap.
+#[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
+unsafe fn copy_by_words(from: *const u8, to: *mut u8, len: usize) {
     let mut done = 0;
     while done < len {
         // SAFETY: `done < len`, so both addresses lie in what the caller vouches for.
@@ -203,6 +213,31 @@ unsafe fn copy_shared(from: *const u8, to: *mut u8, len: usize) {
             // SAFETY: one byte is left on both sides.
             unsafe { to.write(AtomicU8::from_ptr(from.cast_mut()).load(Ordering::Relaxed)) };
             done += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copying_by_words_copies_every_byte_at_every_alignment() {
+        let source: Vec<u8> = (0..64).collect();
+        for start in 0..9 {
+            for len in 0..=(source.len() - start) {
+                let mut target = vec![0xff; len + 2];
+                // SAFETY: `start + len` is within `source`, `1 + len` within `target`.
+                unsafe {
+                    copy_by_words(source.as_ptr().add(start), target.as_mut_ptr().add(1), len)
+                };
+                assert_eq!(target[1..=len], source[start..start + len]);
+                assert_eq!(
+                    (target[0], target[len + 1]),
+                    (0xff, 0xff),
+                    "nothing beside it"
+                );
+            }
         }
     }
 }
