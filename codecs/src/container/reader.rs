@@ -197,10 +197,7 @@ impl Reader {
         if let Some(len) = self.len
             && to > len
         {
-            return Err(Error::truncated(
-                len,
-                format!("the input ends before byte {to}"),
-            ));
+            return Err(Error::truncated(len, format!("the way to byte {to}")));
         }
         if self.seekable {
             self.input
@@ -222,7 +219,7 @@ impl Reader {
             if self.buffered() == 0 {
                 return Err(Error::truncated(
                     self.position,
-                    format!("the input ends before byte {to}"),
+                    format!("the way to byte {to}"),
                 ));
             }
             self.take(ahead.min(self.buffered()));
@@ -232,10 +229,7 @@ impl Reader {
 
     /// `Truncated` at the input's end, said of something of `len` bytes that begins at `from`.
     fn ends_inside(&self, from: u64, len: u64) -> Error {
-        Error::truncated(
-            self.position,
-            format!("the input ends inside of {len} bytes from {from}"),
-        )
+        Error::truncated(self.position, format!("{len} bytes from byte {from}"))
     }
 
     fn buffered(&self) -> usize {

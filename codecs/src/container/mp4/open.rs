@@ -1,0 +1,308 @@
+//! Opening: finds the movie box and makes the presentation from it.
+
+use portcullis_engine::presentation::Characteristics;
+use portcullis_engine::{
+    ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaType, PresentationDescriptor,
+    Result, StreamDescriptor, StreamId, Subtype, TimeBase, Value, keys,
+};
+
+use super::codec;
+use super::data::name;
+use super::edits::{Timeline, fragment_shift, rescale};
+use super::fragment::TrackState;
+use super::metadata::Metadata;
+use super::movie::{Movie, Track};
+use super::source::{Mp4Source, Stream};
+use super::top_level::{BoxHeader, TopLevel};
+use crate::container::reader::Reader;
+
+/// FFmpeg's short name of the format.
+const FORMAT: &str = "mov,mp4,m4a,3gp,3g2,mj2";
+/// Boxes before `moov` that are passed over: a flood of empty ones is an attack.
+const MOST_BOXES: usize = 1 << 16;
+/// Fragments that are looked through for the length of a seekable file that does not say it.
+const MOST_SCANNED: usize = 1 << 14;
+
+pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<Mp4Source> {
+    let mut reader = Reader::new(input);
+    let mut top_level = TopLevel::default();
+    let header = find_movie(&mut reader, &mut top_level)?;
+    let data = header.read(&mut reader, &limits)?;
+    let movie = Movie::parse(data, &limits, reader.len())?;
+    if header.end.is_none() {
+        top_level = TopLevel::from(reader.position());
+    }
+    let mut descriptors = Vec::new();
+    let mut streams = Vec::new();
+    let mut states = Vec::new();
+    for (index, track) in movie.tracks.iter().enumerate() {
+        let (descriptor, stream) = stream(index as u32, track, &movie);
+        descriptors.push(descriptor);
+        streams.push(stream);
+        states.push(TrackState {
+            id: track.id,
+            defaults: track.fragment_defaults,
+            all_sync: track.handler == *b"soun",
+            iv_sizes: track
+                .entries
+                .iter()
+                .map(|entry| entry.protection.as_ref().map(|p| p.iv_size))
+                .collect(),
+            key_groups: track.key_groups.clone(),
+            next_dts: track.tables.total_duration(),
+            runs: std::collections::VecDeque::new(),
+        });
+    }
+    let presentation = PresentationDescriptor {
+        format: FORMAT.to_owned(),
+        streams: descriptors,
+        duration: None,
+        characteristics: Characteristics {
+            live: false,
+            can_seek: reader.is_seekable(),
+            can_pause: true,
+        },
+        attributes: portcullis_engine::Attributes::new(),
+    };
+    let mut source = Mp4Source::new(
+        reader,
+        limits,
+        presentation,
+        streams,
+        states,
+        movie.is_fragmented,
+        top_level,
+    );
+    if movie.is_fragmented {
+        find_fragments(&mut source, &movie)?;
+    }
+    set_durations(&mut source);
+    if let Some(user_data) = movie.user_data {
+        add_metadata(&mut source, Metadata::parse(user_data));
+    }
+    Ok(source)
+}
+
+/// Walks to the `moov` box and answers its header; the reader stands at its content.
+fn find_movie(reader: &mut Reader, top_level: &mut TopLevel) -> Result<BoxHeader> {
+    let mut data_before = None;
+    let mut first = None;
+    for _ in 0..MOST_BOXES {
+        let before = top_level.position();
+        let header = match top_level.next(reader) {
+            Ok(Some(header)) => header,
+            Ok(None) => break,
+            // Nothing but the start of the input says that it is of this format at all.
+            Err(error) if first.is_none() && error.is_content() => {
+                return Err(not_mp4("no box at its beginning").because(error.to_string()));
+            }
+            Err(error) if error.is_content() => {
+                return Err(error.because("there is no movie box (moov) before"));
+            }
+            Err(error) => return Err(error),
+        };
+        if first.is_none() && !header.kind.iter().all(u8::is_ascii_graphic) {
+            let kind = name(header.kind);
+            return Err(not_mp4(format!("it begins with a box of type {kind}")));
+        }
+        first.get_or_insert(header.kind);
+        match &header.kind {
+            b"moov" => return Ok(header),
+            b"moof" => {
+                return Err(Error::malformed(
+                    header.at,
+                    "a fragment without an initialisation segment (moov) before it",
+                ));
+            }
+            b"mdat" => {
+                data_before = Some(before);
+                if !reader.is_seekable() {
+                    return Err(ErrorKind::NotSeekable {
+                        what: "mp4 whose index (moov) lies behind its media data".into(),
+                    }
+                    .into());
+                }
+            }
+            _ => {}
+        }
+    }
+    let at = reader.len().unwrap_or(reader.position());
+    Err(match (first, data_before) {
+        (None, _) => not_mp4("the input is empty"),
+        (_, Some(data)) => Error::truncated(
+            at,
+            format!("a file with media data at byte {data} and no movie box (moov)"),
+        ),
+        _ => Error::malformed(at, "no movie box (moov)"),
+    })
+}
+
+fn not_mp4(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::UnsupportedByteStream { what: "mp4".into() }).because(why)
+}
+
+fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream) {
+    let major = match &track.handler {
+        b"vide" | b"pict" | b"auxv" => MajorType::Video,
+        b"soun" => MajorType::Audio,
+        b"sbtl" | b"subt" | b"text" | b"clcp" => MajorType::Subtitle,
+        _ => MajorType::Data,
+    };
+    let mut media_type = match track.entries.first() {
+        Some(entry) => entry.media_type.clone(),
+        None => MediaType::new(major, Subtype::named("none")),
+    };
+    if track.entries.iter().any(|entry| entry.protection.is_some()) {
+        media_type = media_type.with(&keys::PROTECTED, true);
+    }
+    if track.rotation != 0 && major == MajorType::Video {
+        media_type = media_type.with(&keys::ROTATION, track.rotation);
+    }
+    let tables = &track.tables;
+    let total = tables.total_duration();
+    if major == MajorType::Video
+        && let Some(rate) = frame_rate(tables.count(), track.timescale, total)
+    {
+        media_type = media_type.with(&keys::FRAME_RATE, rate);
+    }
+    // A timescale is never 0: the media header was refused then.
+    let time_base = TimeBase::per_second(track.timescale).unwrap_or(TimeBase::TICKS);
+    let timeline = Timeline::resolve(
+        &track.edits,
+        tables,
+        major,
+        track.timescale,
+        movie.timescale,
+    );
+    let mut descriptor = StreamDescriptor::new(StreamId(index), media_type, time_base);
+    descriptor.language = track.language.clone();
+    descriptor.sample_count = Some(u64::from(tables.count())).filter(|count| *count > 0);
+    descriptor
+        .attributes
+        .set_named("track_id", Value::Unsigned(track.id.into()));
+    let protection = track.entries.iter().find_map(|e| e.protection.as_ref());
+    if let Some(scheme) = protection.and_then(|protection| protection.scheme) {
+        descriptor
+            .attributes
+            .set_named("protection_scheme", Value::Text(name(scheme).into()));
+    }
+    // Samples may begin late, and what the media header says includes what an edit list cuts away.
+    let media = if total > 0 {
+        Some(total)
+    } else {
+        track
+            .duration
+            .map(|units| i64::try_from(units).unwrap_or(i64::MAX))
+    };
+    let shown = match (media, timeline.duration) {
+        (Some(media), Some(edited)) => Some(media.min(edited)),
+        (media, edited) => media.or(edited),
+    };
+    if tables.count() > 0 {
+        descriptor.duration = shown.map(|units| time_base.to_time(units));
+    }
+    let unit = track.entries.first().and_then(|entry| entry.unit);
+    let subtype = descriptor.media_type.subtype;
+    let stated = descriptor.media_type.sample_rate();
+    let sample_rate = stated.filter(|rate| *rate > 0).unwrap_or(track.timescale);
+    let stream = Stream {
+        major,
+        time_base,
+        timescale: track.timescale,
+        sample_rate,
+        tables: tables.clone(),
+        timeline,
+        decode_shift: tables.decode_shift(),
+        fragment_shift: fragment_shift(&track.edits, track.timescale, movie.timescale),
+        pcm: unit.filter(|_| codec::pcm_bytes(subtype).is_some()),
+        packet_duration: (codec::has_fixed_packets(subtype) && sample_rate == track.timescale)
+            .then(|| tables.first_duration()),
+        place: super::source::Place::default(),
+    };
+    (descriptor, stream)
+}
+
+fn frame_rate(count: u32, timescale: u32, total: i64) -> Option<(u32, u32)> {
+    let total = u64::try_from(total).ok().filter(|total| *total > 0)?;
+    let frames = u64::from(count) * u64::from(timescale);
+    let divisor = gcd(frames, total);
+    let (numerator, denominator) = (frames.checked_div(divisor)?, total.checked_div(divisor)?);
+    let rate = (
+        u32::try_from(numerator).ok()?,
+        u32::try_from(denominator).ok()?,
+    );
+    (rate.0 > 0).then_some(rate)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Reads the first fragment, so that a file whose fragments are broken from the start is refused, and finds the length.
+fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
+    let has_tables = source
+        .streams
+        .iter()
+        .any(|stream| stream.tables.count() > 0);
+    let first = if has_tables {
+        false
+    } else {
+        source.next_fragment()?
+    };
+    if let Some(duration) = movie.fragment_duration {
+        for (stream, descriptor) in source
+            .streams
+            .iter()
+            .zip(&mut source.presentation.streams)
+            .filter(|(_, descriptor)| descriptor.duration.is_none())
+        {
+            let units = rescale(duration, stream.timescale, movie.timescale);
+            descriptor.duration = Some(stream.time_base.to_time(units));
+        }
+        return Ok(());
+    }
+    if !source.reader.is_seekable() || !(first || has_tables) {
+        return Ok(());
+    }
+    let spans = source.scan(MOST_SCANNED)?;
+    for (index, descriptor) in source.presentation.streams.iter_mut().enumerate() {
+        let stream = &source.streams[index];
+        if let Some((start, end)) = spans[index] {
+            let shown = end.saturating_sub(start.max(stream.fragment_shift.1));
+            descriptor.duration = Some(stream.time_base.to_time(shown)).filter(|d| d.ticks() > 0);
+        }
+    }
+    Ok(())
+}
+
+/// The length of the presentation: up to the end of the stream that ends last.
+fn set_durations(source: &mut Mp4Source) {
+    let firsts = source.first_times();
+    let streams = firsts.into_iter().zip(&source.presentation.streams);
+    let ends = streams.filter_map(|(first, descriptor)| {
+        let start = descriptor.time_base.to_time(first.unwrap_or(0).max(0));
+        descriptor.duration.map(|duration| start + duration)
+    });
+    source.presentation.duration = ends.max();
+}
+
+/// Tags become attributes; cover pictures become streams of one sample, which are not selected.
+fn add_metadata(source: &mut Mp4Source, metadata: Metadata) {
+    for (tag, text) in metadata.tags {
+        source
+            .presentation
+            .attributes
+            .set_named(tag, Value::Text(text.into()));
+    }
+    for cover in metadata.covers {
+        let id = StreamId(source.presentation.streams.len() as u32);
+        if source.limits.check_tracks(u64::from(id.0) + 1).is_err() {
+            break;
+        }
+        source.add_picture(id, cover);
+    }
+}
