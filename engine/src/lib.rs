@@ -21,6 +21,7 @@ pub mod loader;
 pub mod media;
 pub mod presentation;
 pub mod resolve;
+pub mod session;
 pub mod topology;
 
 pub use clock::{ClockSnapshot, ClockState, PresentationClock, Rate, SystemTime100ns};
@@ -36,4 +37,5 @@ pub use media::{
     keys, sample_keys,
 };
 pub use presentation::{PresentationDescriptor, StreamDescriptor, StreamId};
+pub use session::{Command, Effect, Epoch, Input, Report, SessionMachine};
 pub use topology::{NodeId, NodeKind, ObjectId, ObjectRef, Placement, Topology, TopologyId};

@@ -6,7 +6,8 @@ use crate::topology::TopologyId;
 
 /// A trace without what may differ between runs and placements: two runs behaved the same if their normal forms are equal.
 ///
-/// The session's own events stay in order. Component events between two of them are sorted by node, stream and sequence.
+/// The session's own events stay in order. Component events between two of them are sorted by node, stream and sequence;
+/// `EndOfPresentation`, which says how far sources have read and not what the session does, stands behind them.
 /// Times, process ids, presentation times at which something was noticed, and counts of late and dropped samples are left
 /// out; topologies are named by the order of their appearance.
 pub fn normalise(events: &[Event]) -> Vec<Event> {
@@ -17,7 +18,7 @@ pub fn normalise(events: &[Event]) -> Vec<Event> {
         if matches!(event.kind, EventKind::QualityNotify { .. }) {
             continue;
         }
-        if event.is_session() {
+        if event.is_session() && event.kind != EventKind::EndOfPresentation {
             sort(&mut trace[run..]);
             run = trace.len() + 1;
         }
@@ -29,7 +30,7 @@ pub fn normalise(events: &[Event]) -> Vec<Event> {
 }
 
 fn sort(run: &mut [Event]) {
-    run.sort_by_key(|event| event.source);
+    run.sort_by_key(|event| (event.is_session(), event.source));
 }
 
 fn plain(event: &Event, topologies: &mut Vec<TopologyId>) -> Event {
@@ -127,6 +128,14 @@ mod tests {
         assert_eq!(normalise(&one), normalise(&two));
         let other = [stream(1, 0), ended(3, 10), stream(2, 0), stream(1, 1)];
         assert_ne!(normalise(&one), normalise(&other));
+    }
+
+    #[test]
+    fn how_far_a_source_read_ahead_does_not_matter() {
+        let end = || Event::new(EventKind::EndOfPresentation);
+        let one = [end(), stream(1, 0), ended(1, 1)];
+        let two = [stream(1, 0), end(), ended(1, 1)];
+        assert_eq!(normalise(&one), normalise(&two));
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! The topology that a session plays, with what is known of its progress.
+
+use std::collections::BTreeSet;
+
+use crate::event::TopologyStatus;
+use crate::media::MediaTime;
+use crate::topology::{NodeId, NodeKind, SinkGroup, SourceGroup, Topology};
+
+/// A component as the session waits for it: a node, or one stream of it.
+pub(super) type Part = (NodeId, Option<u32>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Presentation {
+    pub(super) topology: Topology,
+    pub(super) sources: Vec<SourceGroup>,
+    pub(super) sinks: Vec<SinkGroup>,
+    /// The status that was announced last; none after an end, when it is ready without saying so.
+    pub(super) status: Option<TopologyStatus>,
+    /// Source nodes and output nodes that have ended or failed.
+    pub(super) ended: BTreeSet<NodeId>,
+    /// Nodes behind which nobody is any more: they answer nothing.
+    pub(super) lost: BTreeSet<NodeId>,
+    /// Sources that wait for data; the clock stands still.
+    pub(super) buffering: BTreeSet<NodeId>,
+    pub(super) end_announced: bool,
+    /// Whether sources were started before, so that another start from the beginning must say where that is.
+    pub(super) was_started: bool,
+    pub(super) has_ended: bool,
+}
+
+impl Presentation {
+    pub(super) fn new(topology: Topology) -> Self {
+        Self {
+            sources: topology.sources(),
+            sinks: topology.sinks(),
+            topology,
+            status: None,
+            ended: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            buffering: BTreeSet::new(),
+            end_announced: false,
+            was_started: false,
+            has_ended: false,
+        }
+    }
+
+    /// The sources, each by its first node.
+    pub(super) fn source_nodes(&self) -> Vec<NodeId> {
+        self.sources.iter().map(|source| source.node).collect()
+    }
+
+    /// The sources and each of their streams.
+    pub(super) fn source_parts(&self) -> BTreeSet<Part> {
+        let streams = self.sources.iter().flat_map(|source| &source.streams);
+        let streams = streams.map(|(node, stream)| (*node, Some(stream.0)));
+        let wholes = self.sources.iter().map(|source| (source.node, None));
+        wholes.chain(streams).collect()
+    }
+
+    /// The parts of one source.
+    pub(super) fn parts_of(&self, source: NodeId) -> BTreeSet<Part> {
+        let group = self.sources.iter().find(|group| group.node == source);
+        let streams = group.iter().flat_map(|group| &group.streams);
+        streams
+            .map(|(node, stream)| (*node, Some(stream.0)))
+            .chain([(source, None)])
+            .collect()
+    }
+
+    /// The output nodes.
+    pub(super) fn output_nodes(&self) -> Vec<NodeId> {
+        let streams = self.sinks.iter().flat_map(|sink| &sink.streams);
+        streams.map(|(node, _)| *node).collect()
+    }
+
+    /// The output nodes with their streams.
+    pub(super) fn output_parts(&self) -> BTreeSet<Part> {
+        let streams = self.sinks.iter().flat_map(|sink| &sink.streams);
+        streams
+            .map(|(node, stream)| (*node, Some(*stream)))
+            .collect()
+    }
+
+    /// Transforms and tees.
+    pub(super) fn inner_nodes(&self) -> Vec<NodeId> {
+        let inner = self
+            .topology
+            .nodes()
+            .iter()
+            .filter(|node| matches!(node.kind, NodeKind::Transform { .. } | NodeKind::Tee));
+        inner.map(|node| node.id).collect()
+    }
+
+    /// The component that an event names: its node is there, and its stream is the node's. An output node is one stream.
+    pub(super) fn part(&self, node: NodeId, stream: Option<u32>) -> Option<Part> {
+        match (&self.topology.node(node)?.kind, stream) {
+            (NodeKind::Output { stream: own, .. }, None) => Some((node, Some(*own))),
+            (_, None) => Some((node, None)),
+            (NodeKind::SourceStream { stream: own, .. }, Some(stream)) if own.0 == stream => {
+                Some((node, Some(stream)))
+            }
+            (NodeKind::Output { stream: own, .. }, Some(stream)) if *own == stream => {
+                Some((node, Some(stream)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What stands still when this fails: of a whole source everything, of a stream the stream.
+    pub(super) fn parts_of_failure(&self, part: Part) -> BTreeSet<Part> {
+        let (node, stream) = part;
+        match self.source_of(node) {
+            Some(source) if source == node && stream.is_none() => self.parts_of(source),
+            Some(source) => {
+                let parts = self.parts_of(source).into_iter();
+                parts.filter(|p| p.0 == node && p.1.is_some()).collect()
+            }
+            None => BTreeSet::from([part]),
+        }
+    }
+
+    /// The first node of the source that a source node belongs to.
+    pub(super) fn source_of(&self, node: NodeId) -> Option<NodeId> {
+        let mut groups = self.sources.iter();
+        let group = groups.find(|group| group.streams.iter().any(|(n, _)| *n == node))?;
+        Some(group.node)
+    }
+
+    /// The length, where all sources know theirs.
+    pub(super) fn duration(&self) -> Option<MediaTime> {
+        let lengths = self
+            .sources
+            .iter()
+            .map(|source| source.descriptor.as_ref()?.duration);
+        lengths.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    pub(super) fn can_seek(&self) -> bool {
+        self.sources.iter().all(|s| s.characteristics().can_seek)
+    }
+
+    pub(super) fn can_pause(&self) -> bool {
+        self.sources.iter().all(|s| s.characteristics().can_pause)
+    }
+
+    /// Forgets what ended: samples flow again.
+    pub(super) fn begin_flow(&mut self) {
+        self.ended.clone_from(&self.lost);
+        self.buffering.clear();
+        self.end_announced = false;
+        self.was_started = true;
+        self.has_ended = false;
+    }
+
+    pub(super) fn all_streams_ended(&self) -> bool {
+        let mut streams = self.sources.iter().flat_map(|source| &source.streams);
+        streams.all(|(node, _)| self.ended.contains(node))
+    }
+
+    pub(super) fn all_outputs_ended(&self) -> bool {
+        self.output_nodes()
+            .iter()
+            .all(|node| self.ended.contains(node))
+    }
+}
