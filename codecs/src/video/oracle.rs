@@ -2,6 +2,8 @@
 //!
 //! The packets come from the index that belongs to a clip (position, size, times), so that no container code takes part.
 
+mod files;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
@@ -215,6 +217,7 @@ pub(super) struct Decoded {
     pub(super) samples: Vec<(MediaTime, String)>,
     pub(super) formats: Vec<MediaType>,
     pub(super) errors: Vec<Error>,
+    pub(super) ended: bool,
 }
 
 pub(super) fn decode(clip: &Clip) -> Decoded {
