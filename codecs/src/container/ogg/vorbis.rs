@@ -64,11 +64,15 @@ impl BlockCounter {
     }
 
     /// A counter from headers that are laced as in Matroska's private data.
-    #[allow(dead_code, reason = "Matroska needs it")]
     pub(crate) fn from_private_data(private: &[u8], at: u64) -> Result<Self> {
         let [first, _, setup] = unlace(private)
             .ok_or_else(|| Error::malformed(at, "Vorbis private data is not three headers"))?;
         Self::new(&Identification::parse(first, at)?, setup, at)
+    }
+
+    /// Frames of a long block.
+    pub(crate) fn long_block(&self) -> u32 {
+        self.blocks[1]
     }
 
     /// Forgets the block before: the next packet stands for no frames, it only begins an overlap.
@@ -105,7 +109,6 @@ pub(crate) fn lace(headers: [&[u8]; 3]) -> Vec<u8> {
 }
 
 /// The three headers in laced private data.
-#[allow(dead_code, reason = "Matroska needs it")]
 pub(crate) fn unlace(private: &[u8]) -> Option<[&[u8]; 3]> {
     let mut rest = private.strip_prefix(&[2])?;
     let mut lens = [0_usize; 2];
