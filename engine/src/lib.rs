@@ -22,6 +22,7 @@ pub mod media;
 pub mod presentation;
 pub mod resolve;
 pub mod session;
+pub mod source;
 pub mod topology;
 
 pub use clock::{ClockSnapshot, ClockState, PresentationClock, Rate, SystemTime100ns};

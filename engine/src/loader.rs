@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use futures::future::LocalBoxFuture;
 
-use crate::component::Role;
+use crate::component::{Registry, Role};
 use crate::error::{Error, Result, TopologyFault};
 use crate::media::MediaType;
 use crate::presentation::PresentationDescriptor;
@@ -25,7 +25,8 @@ pub use types::{inherit, satisfies};
 /// What the loader asks of those who have the objects.
 ///
 /// A transform that the loader thinks of putting in is asked under the id that its node will have. Where a class is refused
-/// the next one is asked under the same id; what was created for a (node, class) that the full topology does not have can go.
+/// the next one is asked under the same id. Of each (node, class) in the full topology the types that were asked last hold;
+/// what was created for others can go.
 pub trait Negotiate {
     /// The classes of a role that may accept a type, best first.
     fn candidates(&self, role: Role, input: &MediaType) -> Vec<String>;
@@ -58,6 +59,16 @@ pub trait Negotiate {
         stream: u32,
         media_type: &'a MediaType,
     ) -> LocalBoxFuture<'a, Result<()>>;
+}
+
+/// The classes of a registry for [`Negotiate::candidates`]: those of the role whose description names the subtype, the one
+/// registered last first.
+pub fn candidates(registry: &Registry, role: Role, input: &MediaType) -> Vec<String> {
+    registry
+        .candidates(|info| info.role == role && info.takes(input.subtype))
+        .into_iter()
+        .map(|entry| entry.info().class.to_owned())
+        .collect()
 }
 
 /// A full topology and how it was found.

@@ -10,7 +10,7 @@ use super::types::{complete, inherit, satisfies};
 use super::{Negotiate, not_connected};
 use crate::component::Role;
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::MediaType;
+use crate::media::{MediaType, Value};
 use crate::topology::{ConnectMethod, NodeId, NodeKind, ObjectRef, Topology, TopologyNode};
 pub(super) use draft::Draft;
 
@@ -332,6 +332,26 @@ impl<'a> Search<'a> {
         .boxed_local()
     }
 
+    /// Protected samples are decoded only behind a decrypter, which stands behind its source before the loader comes.
+    fn protected(&self, goal: &Goal<'a>) -> Error {
+        let mut node = goal.from;
+        while let Some((before, _)) = self.topology.upstream(node, 0) {
+            node = before;
+        }
+        let descriptor = self
+            .topology
+            .node(node)
+            .and_then(TopologyNode::stream_descriptor);
+        let scheme = descriptor
+            .map(|stream| &stream.attributes)
+            .and_then(|attributes| attributes.named("protection_scheme"));
+        let scheme = match scheme {
+            Some(Value::Text(text)) => text.clone(),
+            _ => "unknown scheme".into(),
+        };
+        Error::new(ErrorKind::Protected { scheme }).at_node(goal.to.label())
+    }
+
     /// A decoder in front of the node, with converters where they are needed; false if there is no decoder at all.
     async fn decode(&mut self, goal: &Goal<'a>) -> Way<bool> {
         let classes = self.negotiate.candidates(Role::Decoder, &goal.media_type);
@@ -339,7 +359,7 @@ impl<'a> Search<'a> {
             return Ok(false);
         }
         if goal.media_type.is_protected() {
-            return Err(Stop::Fatal(protected(goal)));
+            return Err(Stop::Fatal(self.protected(goal)));
         }
         let mut failure = None;
         for class in classes {
@@ -538,24 +558,6 @@ fn nothing(goal: &Goal<'_>) -> Refusal {
         depth: goal.depth,
         error: Error::invalid_type(&goal.media_type, "no class takes it"),
     }
-}
-
-fn protected(goal: &Goal<'_>) -> Error {
-    let scheme = goal
-        .media_type
-        .attributes
-        .named("protection_scheme")
-        .map_or_else(
-            || "unknown scheme".to_owned(),
-            |value| match value {
-                crate::media::Value::Text(text) => text.to_string(),
-                other => format!("{other:?}"),
-            },
-        );
-    Error::new(ErrorKind::Protected {
-        scheme: scheme.into(),
-    })
-    .at_node(goal.to.label())
 }
 
 fn further(before: Option<Refusal>, new: Refusal) -> Option<Refusal> {

@@ -498,15 +498,27 @@ fn failures_name_what_is_missing_and_what_was_tried() {
          decoder h264: video/h264 320x180 refused: codec h264 is not supported: profile 244"
     );
 
-    let secret = row(
+    let mut secret = row(
         &[h264().with(&keys::PROTECTED, true)],
         &[],
         ConnectMethod::AllowDecoder,
     );
-    assert!(matches!(
+    if let NodeKind::SourceStream {
+        descriptor: Some(descriptor),
+        ..
+    } = &mut secret.node_mut(NodeId(1)).expect("is there").kind
+    {
+        let scheme = crate::media::Value::Text("cbcs".into());
+        descriptor.streams[0]
+            .attributes
+            .set_named("protection_scheme", scheme);
+    }
+    assert_eq!(
         kind(run(&secret, &picky)),
-        ErrorKind::Protected { .. }
-    ));
+        ErrorKind::Protected {
+            scheme: "cbcs".into()
+        }
+    );
 
     let gone =
         Table::new(|t| t.subtype.is_raw()).with(Role::Decoder, "h264", |_| Err(Error::cancelled()));

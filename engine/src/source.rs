@@ -1,0 +1,314 @@
+//! The state of a source, and the events that its changes raise (reference 2.3).
+//!
+//! The source itself is a [`MediaSource`](crate::MediaSource) on a worker; whoever drives it asks this machine what may be done
+//! and what is to be said about it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventKind};
+use crate::media::MediaTime;
+use crate::presentation::StreamId;
+use crate::topology::{NodeId, SourceGroup};
+
+/// What a source does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceState {
+    /// It delivers nothing.
+    Stopped,
+    /// It delivers what is asked for.
+    Started,
+    /// It keeps what is asked for until it starts again.
+    Paused,
+    /// It is no more.
+    ShutDown,
+}
+
+/// What to do with a request for a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Answer it as soon as there is a sample.
+    Serve,
+    /// Keep it until the source starts again.
+    Hold,
+}
+
+#[derive(Clone, Debug)]
+struct Stream {
+    node: NodeId,
+    id: StreamId,
+    /// Whether it was delivered since the source last stood at its beginning.
+    is_known: bool,
+    has_ended: bool,
+}
+
+/// The decisions of one source.
+#[derive(Clone, Debug)]
+pub struct SourceMachine {
+    node: NodeId,
+    state: SourceState,
+    streams: Vec<Stream>,
+}
+
+impl SourceMachine {
+    /// A stopped source with the streams of its nodes in a topology.
+    pub fn new(group: &SourceGroup) -> Self {
+        let streams = group.streams.iter().map(|(node, id)| Stream {
+            node: *node,
+            id: *id,
+            is_known: false,
+            has_ended: false,
+        });
+        Self {
+            node: group.node,
+            state: SourceState::Stopped,
+            streams: streams.collect(),
+        }
+    }
+
+    /// What it does.
+    pub fn state(&self) -> SourceState {
+        self.state
+    }
+
+    /// The streams that are to be delivered: each once, in order.
+    pub fn selected(&self) -> Vec<StreamId> {
+        let mut selected: Vec<_> = self.streams.iter().map(|stream| stream.id).collect();
+        selected.sort_unstable();
+        selected.dedup();
+        selected
+    }
+
+    /// The source was started at a position, or to go on, with this result: what to raise.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn started(
+        &mut self,
+        position: Option<MediaTime>,
+        result: Result<()>,
+    ) -> Result<Vec<Event>> {
+        self.need_open()?;
+        let was_stopped = self.state == SourceState::Stopped;
+        // From stopped it starts somewhere, and says where.
+        let position = position.or(was_stopped.then_some(MediaTime::ZERO));
+        if let Err(error) = result {
+            self.state = SourceState::Stopped;
+            let event = Event::of_node(EventKind::SourceStarted { position }, self.node);
+            return Ok(vec![event.failed(error)]);
+        }
+        self.state = SourceState::Started;
+        let (whole, part) = match position {
+            Some(position) if !was_stopped => (
+                EventKind::SourceSeeked { position },
+                EventKind::StreamSeeked { position },
+            ),
+            position => (
+                EventKind::SourceStarted { position },
+                EventKind::StreamStarted { position },
+            ),
+        };
+        let mut events = Vec::new();
+        for stream in &mut self.streams {
+            let is_known = std::mem::replace(&mut stream.is_known, true);
+            let kind = match is_known {
+                true => EventKind::UpdatedStream,
+                false => EventKind::NewStream,
+            };
+            events.push(Event::of_stream(kind, stream.node, stream.id.0));
+            if position.is_some() {
+                stream.has_ended = false;
+            }
+        }
+        events.push(Event::of_node(whole, self.node));
+        self.on_streams(&part, &mut events);
+        Ok(events)
+    }
+
+    /// Pauses: what to raise.
+    ///
+    /// # Errors
+    /// `Shutdown`; `InvalidStateTransition` unless it is started.
+    pub fn pause(&mut self) -> Result<Vec<Event>> {
+        self.need_open()?;
+        if self.state != SourceState::Started {
+            let what = "only a started source can pause";
+            return Err(ErrorKind::InvalidStateTransition(what.into()).into());
+        }
+        self.state = SourceState::Paused;
+        let mut events = vec![Event::of_node(EventKind::SourcePaused, self.node)];
+        self.on_streams(&EventKind::StreamPaused, &mut events);
+        Ok(events)
+    }
+
+    /// Stops, from any state: what to raise.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn stop(&mut self) -> Result<Vec<Event>> {
+        self.need_open()?;
+        self.state = SourceState::Stopped;
+        let mut events = vec![Event::of_node(EventKind::SourceStopped, self.node)];
+        self.on_streams(&EventKind::StreamStopped, &mut events);
+        Ok(events)
+    }
+
+    /// Shuts down; from now on everything is refused.
+    pub fn shut_down(&mut self) {
+        self.state = SourceState::ShutDown;
+    }
+
+    /// Whether a request for a sample of a node's stream can be served.
+    ///
+    /// # Errors
+    /// `Shutdown`; `InvalidRequest` while stopped, which is no fault of the pipeline; `EndOfStream` where the end was
+    /// delivered already.
+    pub fn request(&self, node: NodeId) -> Result<Demand> {
+        self.need_open()?;
+        let stream = self.stream(node)?;
+        match self.state {
+            SourceState::Stopped => Err(Error::invalid_request("the source is stopped")),
+            _ if stream.has_ended => Err(ErrorKind::EndOfStream.into()),
+            SourceState::Paused => Ok(Demand::Hold),
+            _ => Ok(Demand::Serve),
+        }
+    }
+
+    /// A request came to the end of a node's stream: what to raise, the end of the presentation too if it was the last.
+    ///
+    /// # Errors
+    /// `Shutdown`; `InvalidRequest` for a node that is not the source's.
+    pub fn stream_ended(&mut self, node: NodeId) -> Result<Vec<Event>> {
+        self.need_open()?;
+        self.stream(node)?;
+        let mut events = Vec::new();
+        for stream in self.streams.iter_mut().filter(|stream| stream.node == node) {
+            if !std::mem::replace(&mut stream.has_ended, true) {
+                events.push(Event::of_stream(EventKind::EndOfStream, node, stream.id.0));
+            }
+        }
+        if !events.is_empty() && self.streams.iter().all(|stream| stream.has_ended) {
+            events.push(Event::of_node(EventKind::EndOfPresentation, self.node));
+        }
+        Ok(events)
+    }
+
+    fn stream(&self, node: NodeId) -> Result<&Stream> {
+        let mut streams = self.streams.iter();
+        streams
+            .find(|stream| stream.node == node)
+            .ok_or_else(|| Error::invalid_request(format!("node {node} is not of this source")))
+    }
+
+    fn on_streams(&self, kind: &EventKind, events: &mut Vec<Event>) {
+        let of = |stream: &Stream| Event::of_stream(kind.clone(), stream.node, stream.id.0);
+        events.extend(self.streams.iter().map(of));
+    }
+
+    fn need_open(&self) -> Result<()> {
+        if self.state == SourceState::ShutDown {
+            return Err(ErrorKind::Shutdown {
+                what: "the source".into(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::ObjectRef;
+
+    fn source(streams: u32) -> SourceMachine {
+        SourceMachine::new(&SourceGroup {
+            node: NodeId(1),
+            object: ObjectRef::url("a"),
+            descriptor: None,
+            streams: (0..streams)
+                .map(|id| (NodeId(u64::from(id) + 1), StreamId(id)))
+                .collect(),
+        })
+    }
+
+    fn kinds(events: Result<Vec<Event>>) -> Vec<EventKind> {
+        let events = events.expect("is allowed");
+        events.into_iter().map(|event| event.kind).collect()
+    }
+
+    #[test]
+    fn d36_the_events_of_start_pause_seek_and_stop() {
+        use EventKind as K;
+        let mut source = source(1);
+        let zero = Some(MediaTime::ZERO);
+        let position = MediaTime::ZERO;
+        assert_eq!(
+            kinds(source.started(None, Ok(()))),
+            [
+                K::NewStream,
+                K::SourceStarted { position: zero },
+                K::StreamStarted { position: zero }
+            ]
+        );
+        assert_eq!(kinds(source.pause()), [K::SourcePaused, K::StreamPaused]);
+        assert!(source.pause().is_err());
+        assert_eq!(
+            kinds(source.started(None, Ok(()))),
+            [
+                K::UpdatedStream,
+                K::SourceStarted { position: None },
+                K::StreamStarted { position: None }
+            ]
+        );
+        source.pause().expect("is started");
+        assert_eq!(
+            kinds(source.started(zero, Ok(()))),
+            [
+                K::UpdatedStream,
+                K::SourceSeeked { position },
+                K::StreamSeeked { position }
+            ]
+        );
+        assert_eq!(kinds(source.stop()), [K::SourceStopped, K::StreamStopped]);
+        assert_eq!(
+            kinds(source.started(zero, Ok(())))[1],
+            K::SourceStarted { position: zero }
+        );
+    }
+
+    #[test]
+    fn d37_the_end_comes_with_the_request_behind_the_last_sample() {
+        let mut source = source(2);
+        let (first, second) = (NodeId(1), NodeId(2));
+        assert!(source.request(first).is_err(), "stopped");
+        source.started(None, Ok(())).expect("is open");
+        assert_eq!(source.request(first).expect("started"), Demand::Serve);
+        let kinds: Vec<_> = kinds(source.stream_ended(first));
+        assert_eq!(kinds, [EventKind::EndOfStream]);
+        let error = source.request(first).expect_err("the end was delivered");
+        assert_eq!(error.kind(), &ErrorKind::EndOfStream);
+        source.pause().expect("is started");
+        assert_eq!(source.request(second).expect("paused"), Demand::Hold);
+        let events = source.stream_ended(second).expect("is open");
+        assert_eq!(events[1].kind, EventKind::EndOfPresentation);
+        assert!(source.stream_ended(second).expect("is open").is_empty());
+        source
+            .started(Some(MediaTime::ZERO), Ok(()))
+            .expect("is open");
+        assert_eq!(source.request(first).expect("seeked"), Demand::Serve);
+    }
+
+    #[test]
+    fn a_failed_start_is_one_event_and_a_shutdown_is_final() {
+        let mut source = source(2);
+        let failed = source
+            .started(None, Err(Error::cancelled()))
+            .expect("is open");
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].error().expect("failed").is_cancelled());
+        assert_eq!(source.state(), SourceState::Stopped);
+        source.shut_down();
+        assert!(source.started(None, Ok(())).is_err());
+        assert!(source.stop().is_err());
+        assert!(source.request(NodeId(1)).is_err());
+    }
+}
