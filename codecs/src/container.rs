@@ -2,6 +2,8 @@
 
 mod adts;
 mod flac;
+mod frames;
+mod id3;
 mod matroska;
 mod mp3;
 mod mp4;

@@ -44,7 +44,11 @@ impl Aac {
     }
 
     /// The raw data block of an ADTS frame; makes a decoder where the header says something new.
-    fn unwrap_adts<'a>(&mut self, packet: &'a [u8], header: &AdtsHeader) -> Result<&'a [u8], Fault> {
+    fn unwrap_adts<'a>(
+        &mut self,
+        packet: &'a [u8],
+        header: &AdtsHeader,
+    ) -> Result<&'a [u8], Fault> {
         let config = header.config();
         if let Some(what) = config.unsupported() {
             return Err(Fault::Unsupported(what));

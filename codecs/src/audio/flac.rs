@@ -55,8 +55,8 @@ impl Codec for Flac {
             .ok_or_else(|| {
                 Error::invalid_type(input, "its STREAMINFO is damaged or is not there")
             })?;
-        let stream = Self::start(info)
-            .map_err(|fault| Error::invalid_type(input, format!("{fault:?}")))?;
+        let stream =
+            Self::start(info).map_err(|fault| Error::invalid_type(input, format!("{fault:?}")))?;
         self.stream = Some(stream);
         Ok(sound(&info))
     }

@@ -48,7 +48,8 @@ impl Codec for Mp3 {
             .get(..header.frame_len)
             .ok_or_else(|| Fault::damaged("the packet ends inside of its frame"))?;
         // A decoder is for one rate and channel count; the bit reservoir does not outlive a change of them.
-        if self.decoder.is_none() || (self.rate, self.channels) != (header.sample_rate, header.channels)
+        if self.decoder.is_none()
+            || (self.rate, self.channels) != (header.sample_rate, header.channels)
         {
             self.decoder = Some(SymphoniaDecoder::new::<MpaDecoder>(CODEC_ID_MP3, |_| {})?);
             (self.rate, self.channels) = (header.sample_rate, header.channels);

@@ -206,7 +206,11 @@ impl Codec for Opus {
         let source = &self.pcm[frames.start * decoded..frames.end * decoded];
         let (into, _) = into.as_chunks_mut::<4>();
         let straight = decoded == self.order.len()
-            && self.order.iter().enumerate().all(|(at, from)| *from == Some(at));
+            && self
+                .order
+                .iter()
+                .enumerate()
+                .all(|(at, from)| *from == Some(at));
         if straight {
             for (value, bytes) in source.iter().zip(into) {
                 *bytes = value.to_le_bytes();

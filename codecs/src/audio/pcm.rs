@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use portcullis_engine::{
-    ComponentInfo, Error, MediaType, Registry, Result, SampleFormat, Subtype,
-};
+use portcullis_engine::{ComponentInfo, Error, MediaType, Registry, Result, SampleFormat, Subtype};
 
 use super::decoder::{Codec, Decoded, Decoder, Fault, Sound};
 
@@ -146,9 +144,13 @@ impl Codec for Pcm {
             Stored::S32Be | Stored::F32Be => {
                 each::<4, 4>(source, into, |[a, b, c, d]| [d, c, b, a]);
             }
-            Stored::F64 => each::<8, 4>(source, into, |v| (f64::from_le_bytes(v) as f32).to_le_bytes()),
+            Stored::F64 => each::<8, 4>(source, into, |v| {
+                (f64::from_le_bytes(v) as f32).to_le_bytes()
+            }),
             Stored::F64Be => {
-                each::<8, 4>(source, into, |v| (f64::from_be_bytes(v) as f32).to_le_bytes());
+                each::<8, 4>(source, into, |v| {
+                    (f64::from_be_bytes(v) as f32).to_le_bytes()
+                });
             }
             Stored::ALaw => each::<1, 2>(source, into, |[v]| a_law(v).to_le_bytes()),
             Stored::MuLaw => each::<1, 2>(source, into, |[v]| mu_law(v).to_le_bytes()),
@@ -179,14 +181,22 @@ fn a_law(code: u8) -> i16 {
         0 => mantissa,
         _ => (mantissa | 0x100) << (exponent - 1),
     };
-    if code & 0x80 != 0 { magnitude } else { -magnitude }
+    if code & 0x80 != 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
 }
 
 /// G.711 mu-law to linear.
 fn mu_law(code: u8) -> i16 {
     let code = !code;
     let magnitude = ((i16::from(code & 0xf) << 3 | 0x84) << (code >> 4 & 7)) - 0x84;
-    if code & 0x80 != 0 { -magnitude } else { magnitude }
+    if code & 0x80 != 0 {
+        -magnitude
+    } else {
+        magnitude
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,279 @@
 //! Native FLAC.
+//!
+//! Frames carry no length: a frame ends where the next header begins and its own checksum comes out right. What cannot
+//! be divided so is delivered as a damaged sample, so that the decoder says which moment is lost.
 
-use portcullis_engine::Registry;
+mod metadata;
+mod split;
 
-pub(crate) fn register(_registry: &mut Registry) {}
+use portcullis_engine::component::{Confidence, Hints, OpenContext};
+use portcullis_engine::presentation::Characteristics;
+use portcullis_engine::{
+    ByteSource, ByteStreamHandler, Component, ComponentInfo, Error, MediaSource, MediaTime,
+    MediaType, PresentationDescriptor, Registry, Result, Sample, StreamDescriptor, StreamId,
+    Subtype, TimeBase, keys, sample_keys,
+};
+use serde::{Deserialize, Serialize};
+
+use self::metadata::Metadata;
+use self::split::{Splitter, Unit};
+use super::id3;
+use super::reader::Reader;
+use crate::audio::bitstream::flac::StreamInfo;
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.byte_stream_handler::<Flac>();
+}
+
+/// The handler for native FLAC.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Flac {}
+
+impl Component for Flac {
+    type Settings = Self;
+    const INFO: ComponentInfo =
+        ComponentInfo::byte_stream_handler("container.flac", "Reads native FLAC")
+            .extensions(&["flac"])
+            .mime_types(&["audio/flac", "audio/x-flac"]);
+    fn new(settings: Self) -> Result<Self> {
+        Ok(settings)
+    }
+}
+
+impl ByteStreamHandler for Flac {
+    fn probe(&self, head: &[u8], hints: &Hints) -> Confidence {
+        let start = id3::tag_len(head).map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
+        if head
+            .get(start..)
+            .is_some_and(|rest| rest.starts_with(b"fLaC"))
+        {
+            return Confidence::Sure;
+        }
+        let named = hints
+            .extension
+            .as_deref()
+            .is_some_and(|e| Self::INFO.extensions.contains(&e))
+            || hints
+                .mime_type
+                .as_deref()
+                .is_some_and(|m| Self::INFO.mime_types.contains(&m));
+        match (named, start) {
+            // Behind a tag that hides the signature only the name can tell.
+            (true, 1..) => Confidence::Sure,
+            (true, 0) => Confidence::Hint,
+            _ => Confidence::No,
+        }
+    }
+
+    fn open(
+        &self,
+        input: Box<dyn ByteSource>,
+        context: &OpenContext,
+    ) -> Result<Box<dyn MediaSource>> {
+        let mut reader = Reader::new(input);
+        let id3 = id3::skip_tags(&mut reader, context)?;
+        Ok(Box::new(FlacSource::open(reader, context, id3)?))
+    }
+}
+
+#[derive(Debug)]
+struct FlacSource {
+    reader: Reader,
+    presentation: PresentationDescriptor,
+    base: TimeBase,
+    metadata: Metadata,
+    splitter: Splitter,
+    /// Where the first frame lies.
+    audio: u64,
+    /// Where the frame that comes next should begin, in PCM frames.
+    next_pcm: u64,
+    discontinuity: bool,
+    selected: bool,
+    ended: bool,
+}
+
+impl FlacSource {
+    fn open(mut reader: Reader, context: &OpenContext, id3: id3::Id3) -> Result<Self> {
+        let mut metadata = metadata::read(&mut reader, context)?;
+        metadata.tags.inherit(&id3.tags);
+        let first = split::find_first(&mut reader)?;
+        let info = match metadata.info {
+            Some(info) if info.is_plausible() => info,
+            // A STREAMINFO that is damaged or missing: the first frame may say enough.
+            _ => first
+                .as_ref()
+                .and_then(StreamInfo::of_frame)
+                .ok_or_else(|| {
+                    Error::malformed(
+                        reader.position(),
+                        "STREAMINFO is damaged, and no first frame makes up for it",
+                    )
+                })?,
+        };
+        let base = TimeBase::per_second(info.sample_rate)
+            .ok_or_else(|| Error::malformed(reader.position(), "the sample rate is 0"))?;
+        let fixed = first.map_or(info.max_block, |first| first.block);
+        let mut media_type = MediaType::audio(Subtype::FLAC, info.sample_rate, info.channels)
+            .with(&keys::BITS, info.bits)
+            .with(&keys::PRIVATE_DATA, info.to_bytes().to_vec().into());
+        let audio = reader.position();
+        let duration = (info.total != 0).then(|| base.to_time(to_signed(info.total)));
+        if let (Some(left), Some(duration)) = (reader.remaining(), duration)
+            && duration > MediaTime::ZERO
+        {
+            let rate = (left as f64 * 8.0 / duration.as_secs_f64()) as u64;
+            media_type.attributes.set(&keys::BIT_RATE, rate);
+        }
+        let mut stream = StreamDescriptor::new(StreamId(0), media_type, base);
+        stream.duration = duration;
+        let presentation = PresentationDescriptor {
+            format: "flac".into(),
+            duration,
+            characteristics: Characteristics {
+                live: false,
+                can_seek: reader.is_seekable(),
+                can_pause: true,
+            },
+            streams: vec![stream],
+            attributes: metadata.tags.clone(),
+        };
+        let splitter = Splitter::new(&info, fixed, context.limits.max_sample_bytes);
+        Ok(Self {
+            reader,
+            presentation,
+            base,
+            metadata,
+            splitter,
+            audio,
+            next_pcm: 0,
+            discontinuity: false,
+            selected: true,
+            ended: false,
+        })
+    }
+
+    fn next_sample(&mut self) -> Result<Option<Sample>> {
+        let at = self.reader.position();
+        let unit = self.splitter.next(&mut self.reader, self.next_pcm)?;
+        let (len, start, pcm, damaged) = match unit {
+            Unit::Frame { len, start, pcm } => (len, start, pcm, false),
+            Unit::Damaged { len, start, pcm } => (len, start, pcm, true),
+            Unit::End => return Ok(None),
+            Unit::Cut => {
+                let end = self.reader.len().unwrap_or(at);
+                return Err(Error::truncated(
+                    end.max(at),
+                    format!("the frame that begins at byte {at}"),
+                ));
+            }
+        };
+        let payload = self.reader.read_bytes(len as u64)?;
+        let time = self.base.to_time(to_signed(start));
+        self.discontinuity |= start != self.next_pcm;
+        self.next_pcm = start.saturating_add(u64::from(pcm));
+        let end = self.base.to_time(to_signed(self.next_pcm));
+        let mut sample = Sample::new(time, end - time, payload);
+        sample.flags.key = true;
+        sample.flags.corrupt = damaged;
+        sample.flags.discontinuity = std::mem::take(&mut self.discontinuity);
+        sample.attributes.set(&sample_keys::BYTE_POSITION, at);
+        Ok(Some(sample))
+    }
+
+    /// Goes to the frame that contains a PCM frame.
+    fn seek(&mut self, target: u64) -> Result<()> {
+        if self.reader.is_seekable() {
+            let (mut low, mut low_pcm) = (self.audio, 0);
+            if let Some(point) = self.metadata.seek_point(target) {
+                let byte = self.audio.saturating_add(point.offset);
+                if self.reader.len().is_none_or(|len| byte < len)
+                    && self.splitter.stands_at(&mut self.reader, byte, point.pcm)?
+                {
+                    (low, low_pcm) = (byte, point.pcm);
+                }
+            }
+            (low, low_pcm) = self.bisect(low, low_pcm, target)?;
+            self.reader.seek(low)?;
+            self.next_pcm = low_pcm;
+        } else if target < self.next_pcm {
+            // The reader says that it cannot go back.
+            self.reader.seek(self.audio)?;
+            self.next_pcm = 0;
+        }
+        // Walk to the frame that has the target.
+        loop {
+            match self.splitter.next(&mut self.reader, self.next_pcm)? {
+                Unit::Frame { len, start, pcm } | Unit::Damaged { len, start, pcm } => {
+                    let end = start.saturating_add(u64::from(pcm));
+                    if end > target {
+                        self.next_pcm = start;
+                        return Ok(());
+                    }
+                    self.reader.skip(len as u64)?;
+                    self.next_pcm = end;
+                }
+                // The next read says what is wrong.
+                Unit::Cut | Unit::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Narrows down where `target` lies, until a walk is cheaper.
+    fn bisect(&mut self, mut low: u64, mut low_pcm: u64, target: u64) -> Result<(u64, u64)> {
+        const CLOSE: u64 = 256 << 10;
+        let Some(mut high) = self.reader.len() else {
+            return Ok((low, low_pcm));
+        };
+        // Each step halves what is left; a byte position has 64 bits.
+        for _ in 0..64 {
+            if high.saturating_sub(low) <= CLOSE {
+                break;
+            }
+            let middle = low + (high - low) / 2;
+            self.reader.seek(middle)?;
+            match self.splitter.find_frame(&mut self.reader, high)? {
+                Some(pcm) if pcm <= target && self.reader.position() > low => {
+                    (low, low_pcm) = (self.reader.position(), pcm);
+                }
+                _ => high = middle,
+            }
+        }
+        Ok((low, low_pcm))
+    }
+}
+
+impl MediaSource for FlacSource {
+    fn presentation(&self) -> &PresentationDescriptor {
+        &self.presentation
+    }
+
+    fn start(&mut self, selected: &[StreamId], position: Option<MediaTime>) -> Result<()> {
+        self.selected = selected.contains(&StreamId(0));
+        let Some(position) = position else {
+            return Ok(());
+        };
+        let position = position.max(MediaTime::ZERO);
+        let mut target = u64::try_from(self.base.to_units(position)).unwrap_or(0);
+        if self.base.to_time(to_signed(target)) > position {
+            target = target.saturating_sub(1);
+        }
+        self.seek(target)?;
+        self.discontinuity = false;
+        self.ended = false;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
+        if self.ended || !self.selected {
+            return Ok(None);
+        }
+        let sample = self.next_sample();
+        self.ended = !matches!(sample, Ok(Some(_)));
+        Ok(sample?.map(|sample| (StreamId(0), sample)))
+    }
+}
+
+fn to_signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,5 +1,172 @@
-//! MP3 elementary streams.
+//! MPEG audio elementary streams: MP3, and layers I and II.
 
-use portcullis_engine::Registry;
+mod xing;
 
-pub(crate) fn register(_registry: &mut Registry) {}
+use portcullis_engine::component::{Confidence, Hints, OpenContext};
+use portcullis_engine::{
+    ByteSource, ByteStreamHandler, Component, ComponentInfo, MediaSource, MediaType, Registry,
+    Result, Subtype, keys,
+};
+use serde::{Deserialize, Serialize};
+
+use self::xing::Xing;
+use super::frames::{Frame, FrameSource, Opened, Syntax};
+use super::id3;
+use super::reader::Reader;
+use crate::audio::bitstream::mpeg::MpegHeader;
+
+pub(crate) fn register(registry: &mut Registry) {
+    registry.byte_stream_handler::<Mp3>();
+}
+
+/// The handler for MPEG audio.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mp3 {}
+
+impl Component for Mp3 {
+    type Settings = Self;
+    const INFO: ComponentInfo =
+        ComponentInfo::byte_stream_handler("container.mp3", "Reads MPEG audio, layers I to III")
+            .extensions(&["mp3", "mp2", "mp1", "mpa", "m2a"])
+            .mime_types(&["audio/mpeg", "audio/mp3", "audio/mpeg3"]);
+    fn new(settings: Self) -> Result<Self> {
+        Ok(settings)
+    }
+}
+
+impl ByteStreamHandler for Mp3 {
+    fn probe(&self, head: &[u8], hints: &Hints) -> Confidence {
+        let named = hints
+            .extension
+            .as_deref()
+            .is_some_and(|e| Self::INFO.extensions.contains(&e))
+            || hints
+                .mime_type
+                .as_deref()
+                .is_some_and(|m| Self::INFO.mime_types.contains(&m));
+        let tagged = id3::tag_len(head);
+        let frames = best_row(head, tagged);
+        match (frames, tagged.is_some()) {
+            (4.., _) | (1.., true) => Confidence::Sure,
+            // A tag longer than what is seen: it is mostly in front of MP3, but ADTS and FLAC have it too.
+            (_, true) => Confidence::Maybe,
+            (2.., _) => Confidence::Maybe,
+            (1, _) if named => Confidence::Maybe,
+            _ if named => Confidence::Hint,
+            _ => Confidence::No,
+        }
+    }
+
+    fn open(
+        &self,
+        input: Box<dyn ByteSource>,
+        context: &OpenContext,
+    ) -> Result<Box<dyn MediaSource>> {
+        let mut reader = Reader::new(input);
+        let id3 = id3::skip_tags(&mut reader, context)?;
+        let source = FrameSource::<MpegFrames>::open(reader, "MPEG audio", |reader, first| {
+            describe(reader, first, id3)
+        })?;
+        Ok(Box::new(source))
+    }
+}
+
+/// The frames of MPEG audio.
+#[derive(Debug)]
+struct MpegFrames;
+
+impl Syntax for MpegFrames {
+    const HEADER: usize = MpegHeader::LEN;
+    const UNITS: u32 = 14_112_000;
+    // The bit reservoir reaches back over 511 bytes: up to nine of the shortest frames, and the transform over one more.
+    const PREROLL: u64 = 10;
+
+    fn parse(head: &[u8]) -> Option<Frame> {
+        let header = MpegHeader::parse(head)?;
+        // The free format says no length.
+        (header.frame_len > MpegHeader::LEN).then(|| Frame {
+            len: header.frame_len,
+            samples: header.samples(),
+            rate: header.sample_rate,
+            kind: header.layer << 1 | u32::from(header.mpeg1),
+        })
+    }
+}
+
+/// What the first frame says, and the header frame if it is one.
+fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened> {
+    let bytes = reader.peek(first.len)?;
+    let header = MpegHeader::parse(bytes);
+    let layer = header.map_or(3, |header| header.layer);
+    let channels = header.map_or(2, |header| header.channels);
+    let bit_rate = header.map_or(0, |header| header.bit_rate);
+    let subtype = match layer {
+        1 => Subtype::named("mp1"),
+        2 => Subtype::MP2,
+        _ => Subtype::MP3,
+    };
+    let xing = header
+        .filter(|header| header.layer == 3)
+        .and_then(|header| Xing::parse(bytes, &header));
+    let mut media_type = MediaType::audio(subtype, first.rate, channels);
+    let mut opened = Opened {
+        format: "mp3",
+        media_type: media_type.clone(),
+        tags: id3.tags,
+        skip: 0,
+        keep_to: None,
+        total: None,
+        others: Vec::new(),
+    };
+    match xing {
+        Some(xing) => {
+            reader.skip(first.len as u64)?;
+            opened.total = xing.frames.map(|frames| frames * first.samples);
+            opened.skip = xing.skip();
+            opened.keep_to = xing.keep_to(first.samples);
+            if let Some(rate) = xing.bit_rate(first) {
+                media_type.attributes.set(&keys::BIT_RATE, rate);
+            }
+            if opened.skip > 0 {
+                media_type
+                    .attributes
+                    .set(&keys::LEADING_FRAMES, opened.skip);
+            }
+        }
+        None => {
+            media_type
+                .attributes
+                .set(&keys::BIT_RATE, u64::from(bit_rate));
+        }
+    }
+    opened.media_type = media_type;
+    Ok(opened)
+}
+
+/// The longest row of frames that follow each other, from a tag's end or within the first bytes.
+fn best_row(head: &[u8], tagged: Option<u64>) -> u32 {
+    let start = tagged.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
+    let mut best = 0;
+    // Junk before the first frame is common, long junk is not.
+    for from in start..start.saturating_add(2048).min(head.len()) {
+        if head[from] != 0xff {
+            continue;
+        }
+        let (mut at, mut frames) = (from, 0);
+        let mut first: Option<Frame> = None;
+        while let Some(frame) = head.get(at..).and_then(MpegFrames::parse) {
+            if !first.get_or_insert(frame).agrees_with(&frame) {
+                break;
+            }
+            at += frame.len;
+            frames += 1;
+        }
+        // A row that something other than the end of what is seen breaks off is chance.
+        if at < head.len().saturating_sub(MpegHeader::LEN) && frames < 4 {
+            frames = u32::from(from == start && frames > 0);
+        }
+        best = best.max(frames);
+    }
+    best
+}

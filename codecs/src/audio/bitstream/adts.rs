@@ -36,11 +36,7 @@ impl AdtsHeader {
             usize::from(b[3] & 3) << 11 | usize::from(b[4]) << 3 | usize::from(b[5]) >> 5;
         let extra_blocks = usize::from(b[6] & 3);
         // With a CRC, the positions of all blocks but the first lie before it.
-        let header_len = if without_crc {
-            7
-        } else {
-            9 + 2 * extra_blocks
-        };
+        let header_len = if without_crc { 7 } else { 9 + 2 * extra_blocks };
         if frame_len <= header_len {
             return None;
         }
@@ -69,13 +65,6 @@ impl AdtsHeader {
             ps: false,
             short_frames: false,
         }
-    }
-
-    /// Whether a frame of the same stream may have this header: what does not change from frame to frame is equal.
-    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        self.profile == other.profile
-            && self.sample_rate == other.sample_rate
-            && self.channel_config == other.channel_config
     }
 }
 

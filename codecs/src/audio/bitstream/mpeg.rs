@@ -15,9 +15,7 @@ const BIT_RATES_2: [[u32; 15]; 2] = [
     [
         0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256,
     ],
-    [
-        0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160,
-    ],
+    [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
 /// One frame's header.
@@ -44,8 +42,6 @@ pub(crate) struct MpegHeader {
 impl MpegHeader {
     /// Bytes that [`MpegHeader::parse`] needs.
     pub(crate) const LEN: usize = 4;
-    /// No frame of a fixed bit rate is longer.
-    pub(crate) const MAX_FRAME: usize = 2881;
 
     /// Reads a header at the start of `bytes`; `None` where there is none.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
@@ -112,13 +108,6 @@ impl MpegHeader {
             (false, _) => 17,
         }
     }
-
-    /// Whether a frame of the same stream may have this header: what does not change from frame to frame is equal.
-    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        self.layer == other.layer
-            && self.mpeg1 == other.mpeg1
-            && self.sample_rate == other.sample_rate
-    }
 }
 
 #[cfg(test)]
@@ -129,7 +118,10 @@ mod tests {
     fn frame_lengths_of_all_versions() {
         let of = |bytes: [u8; 4]| MpegHeader::parse(&bytes).expect("valid");
         let one = of([0xff, 0xfb, 0x74, 0xc4]);
-        assert_eq!((one.sample_rate, one.channels, one.frame_len), (48_000, 1, 288));
+        assert_eq!(
+            (one.sample_rate, one.channels, one.frame_len),
+            (48_000, 1, 288)
+        );
         let two = of([0xff, 0xf3, 0x40, 0xc4]);
         assert_eq!((two.sample_rate, two.samples()), (22_050, 576));
         let half = of([0xff, 0xe3, 0x48, 0x00]);
