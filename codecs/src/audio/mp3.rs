@@ -43,10 +43,20 @@ impl Codec for Mp3 {
         if header.frame_len == 0 {
             return Err(Fault::Unsupported("the free format".into()));
         }
-        // Some containers pad their packets.
-        let frame = packet
-            .get(..header.frame_len)
-            .ok_or_else(|| Fault::damaged("the packet ends inside of its frame"))?;
+        // Some containers pad their packets. Of a frame that is cut, the sound may lie wholly in what came before.
+        let padded;
+        let frame = match packet.get(..header.frame_len) {
+            Some(frame) => frame,
+            None if packet.len() < header.sound_at() => {
+                return Err(Fault::damaged("the packet ends inside of its headers"));
+            }
+            None => {
+                let mut bytes = packet.to_vec();
+                bytes.resize(header.frame_len, 0);
+                padded = bytes;
+                &padded
+            }
+        };
         // A decoder is for one rate and channel count; the bit reservoir does not outlive a change of them.
         if self.decoder.is_none()
             || (self.rate, self.channels) != (header.sample_rate, header.channels)

@@ -70,11 +70,15 @@ impl ByteStreamHandler for Adts {
                 let profile = ["Main", "LC", "SSR", "LTP"][header.profile as usize & 3];
                 media_type.attributes.set(&keys::PROFILE, profile.into());
             }
+            let skip = if names_faac(head) { FAAC_DELAY } else { 0 };
+            if skip > 0 {
+                media_type.attributes.set(&keys::LEADING_FRAMES, skip);
+            }
             Ok(Opened {
                 format: "aac",
                 media_type,
                 tags: id3.tags,
-                skip: if names_faac(head) { FAAC_DELAY } else { 0 },
+                skip,
                 keep_to: None,
                 total: None,
                 others: Vec::new(),
@@ -141,15 +145,18 @@ mod tests {
 
     #[test]
     fn finds_the_encoder_name_at_any_bit() {
-        for shift in 0..8_u32 {
-            let mut packed = vec![0xaa; 3];
-            let mut bits = 0_u16;
-            for letter in b"libfaac 1.28" {
-                let whole = u16::from(*letter) << (8 - shift);
-                packed.push((bits | whole >> 8) as u8);
-                bits = whole << 8 >> 8 << 8;
-            }
-            packed.push((bits >> 8) as u8);
+        for shift in 0..8 {
+            let bits = b"xxlibfaac 1.28"
+                .iter()
+                .fold(String::new(), |bits, letter| {
+                    bits + &format!("{letter:08b}")
+                });
+            let bits = format!("{}{bits}", &"10101010"[..shift]);
+            let packed: Vec<u8> = bits
+                .as_bytes()
+                .chunks(8)
+                .map(|byte| byte.iter().fold(0, |value, bit| value << 1 | (bit & 1)))
+                .collect();
             assert!(names_faac(&packed), "shift {shift}");
         }
         assert!(!names_faac(b"\xff\xf1libfaad 1.28"));

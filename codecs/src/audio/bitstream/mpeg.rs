@@ -99,6 +99,11 @@ impl MpegHeader {
         }
     }
 
+    /// Where the sound's own bytes begin, in layer III.
+    pub(crate) fn sound_at(&self) -> usize {
+        Self::LEN + if self.crc { 2 } else { 0 } + self.side_info_len()
+    }
+
     /// Bytes of side information behind the header and its CRC, in layer III.
     pub(crate) fn side_info_len(&self) -> usize {
         match (self.mpeg1, self.channels) {
