@@ -5,6 +5,8 @@ mod sound;
 
 use portcullis_engine::Registry;
 
+pub use picture::{Filter, Matrix, PictureConverter, PictureSettings};
+
 pub(crate) fn register(registry: &mut Registry) {
     picture::register(registry);
     sound::register(registry);
