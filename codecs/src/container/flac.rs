@@ -160,9 +160,10 @@ impl FlacSource {
             Unit::Frame { len, start, pcm } => (len, start, pcm, false),
             Unit::Damaged { len, start, pcm } => (len, start, pcm, true),
             Unit::End => return Ok(None),
-            Unit::Cut { len } => {
+            Unit::Cut => {
+                let end = self.reader.len().unwrap_or(at);
                 return Err(Error::truncated(
-                    at + len as u64,
+                    end.max(at),
                     format!("the frame that begins at byte {at}"),
                 ));
             }
@@ -213,7 +214,7 @@ impl FlacSource {
                     self.next_pcm = end;
                 }
                 // The next read says what is wrong.
-                Unit::Cut { .. } | Unit::End => return Ok(()),
+                Unit::Cut | Unit::End => return Ok(()),
             }
         }
     }

@@ -17,8 +17,6 @@ pub(crate) mod vorbis;
 pub(crate) mod oracle;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod written;
 
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::{
