@@ -13,7 +13,9 @@ mod movie;
 mod open;
 mod protection;
 mod sample_entry;
+mod seek;
 mod source;
+mod stream;
 mod tables;
 #[cfg(test)]
 mod tests;

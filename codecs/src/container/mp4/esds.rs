@@ -136,6 +136,8 @@ impl AudioConfig {
             sample_rate = bits.rate()?;
             bits.object_type()?;
             object_type = extension;
+        } else if let Some(rate) = bits.backward_compatible_extension(object_type) {
+            (object_type, sample_rate) = (5, rate);
         }
         Some(Self {
             object_type,
@@ -194,6 +196,19 @@ impl Bits<'_> {
         }
     }
 
+    /// The rate with spectral band replication that is announced behind a plain configuration, where it is.
+    fn backward_compatible_extension(&mut self, object_type: u32) -> Option<Option<u32>> {
+        // Only what has the short GASpecificConfig; the others never occur with it.
+        let core_flags = self.take(3)?;
+        if object_type != 2 || core_flags & 3 != 0 {
+            return None;
+        }
+        if self.take(11)? != 0x2b7 || self.object_type()? != 5 || self.take(1)? == 0 {
+            return None;
+        }
+        self.rate()
+    }
+
     /// The outer option is `None` at the end of the bytes, the inner one for a reserved index.
     fn rate(&mut self) -> Option<Option<u32>> {
         match self.take(4)? {
@@ -214,6 +229,10 @@ mod tests {
         assert_eq!(plain.profile(), Some("LC"));
         let doubled = AudioConfig::parse(&[0x2b, 0x11, 0x88, 0]).unwrap();
         assert_eq!(doubled.object_type, 5);
+        let announced = AudioConfig::parse(&[0x13, 0x10, 0x56, 0xe5, 0x98]).unwrap();
+        assert_eq!(announced.sample_rate, Some(48_000));
+        let denied = AudioConfig::parse(&[0x11, 0x90, 0x56, 0xe5, 0]).unwrap();
+        assert_eq!((denied.sample_rate, denied.object_type), (Some(48_000), 2));
         assert_eq!(AudioConfig::parse(&[0x11]), None);
     }
 

@@ -59,9 +59,18 @@ const HAS_COMPOSITION: u32 = 0x800;
 /// Sample flags that say that decoding cannot start here: not a sync sample, or depends on others.
 const NOT_KEY: u32 = 0x0101_0000;
 /// Samples of no bytes that a run without a table may have: more of them are an attack, not media.
-const MOST_EMPTY: u32 = 1 << 16;
+const MOST_EMPTY: u32 = 1 << 12;
+
+/// Runs of one track that wait; real fragments have one or two.
+const MOST_RUNS: usize = 1 << 14;
 
 impl Run {
+    /// Frames a second over the whole run.
+    pub(super) fn frame_rate(&self, timescale: u32) -> Option<(u32, u32)> {
+        let (_, end) = end_of(self);
+        frame_rate(self.count - self.index, timescale, end - self.dts)
+    }
+
     /// The next sample.
     pub(super) fn next(&mut self) -> Option<Entry> {
         if self.index >= self.count {
@@ -169,6 +178,10 @@ fn track_fragment(
     let mut boxes = traf.clone();
     while let Some((kind, data)) = boxes.child()? {
         if kind == *b"trun" {
+            if track.runs.len() >= MOST_RUNS {
+                return Err(Error::limit("runs", MOST_RUNS as u64, MOST_RUNS as u64 + 1)
+                    .because(format!("a run at byte {}", data.position())));
+            }
             let all_sync = track.all_sync;
             let run = parse_run(data, base, offset, dts, defaults, all_sync, len)?;
             (offset, dts) = (run.end_offset, run.end_dts);
@@ -348,4 +361,25 @@ fn end_of(run: &Run) -> (u64, i64) {
     let mut walk = run.clone();
     while walk.next().is_some() {}
     (walk.offset, walk.dts)
+}
+
+/// `count` frames in `total` units of `timescale` a second, as a ratio.
+pub(super) fn frame_rate(count: u32, timescale: u32, total: i64) -> Option<(u32, u32)> {
+    let total = u64::try_from(total).ok().filter(|total| *total > 0)?;
+    let frames = u64::from(count) * u64::from(timescale);
+    let divisor = gcd(frames, total);
+    let (numerator, denominator) = (frames.checked_div(divisor)?, total.checked_div(divisor)?);
+    let rate = (
+        u32::try_from(numerator).ok()?,
+        u32::try_from(denominator).ok()?,
+    );
+    (rate.0 > 0).then_some(rate)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }

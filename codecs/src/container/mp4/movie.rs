@@ -41,6 +41,9 @@ pub(super) struct Track {
     pub(super) fragment_defaults: Option<Defaults>,
 }
 
+/// Edits of one track; real lists have a handful.
+const MOST_EDITS: u32 = 1 << 14;
+
 impl Movie {
     /// Reads the content of a `moov` box; `len` is the input's length where it is known.
     pub(super) fn parse(mut moov: Data, limits: &ContentLimits, len: Option<u64>) -> Result<Self> {
@@ -249,6 +252,10 @@ fn edit_list(mut data: Data) -> Result<Vec<Edit>> {
             at,
             format!("{count} edits in {} bytes", data.len()),
         ));
+    }
+    if count > MOST_EDITS {
+        return Err(Error::limit("edits", MOST_EDITS.into(), count.into())
+            .because(format!("an edit list at byte {at}")));
     }
     let mut edits = Vec::new();
     for _ in 0..count {

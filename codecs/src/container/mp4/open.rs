@@ -9,10 +9,11 @@ use portcullis_engine::{
 use super::codec;
 use super::data::name;
 use super::edits::{Timeline, fragment_shift, rescale};
-use super::fragment::TrackState;
+use super::fragment::{TrackState, frame_rate};
 use super::metadata::Metadata;
 use super::movie::{Movie, Track};
-use super::source::{Mp4Source, Stream};
+use super::source::Mp4Source;
+use super::stream::{Place, Stream};
 use super::top_level::{BoxHeader, TopLevel};
 use crate::container::reader::Reader;
 
@@ -20,8 +21,10 @@ use crate::container::reader::Reader;
 const FORMAT: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 /// Boxes before `moov` that are passed over: a flood of empty ones is an attack.
 const MOST_BOXES: usize = 1 << 16;
-/// Fragments that are looked through for the length of a seekable file that does not say it.
-const MOST_SCANNED: usize = 1 << 14;
+/// Fragments of a seekable file that are looked through for the exact length of each stream, where the file says about how long it is,
+const FEW_FRAGMENTS: usize = 64;
+/// and where it does not.
+const MANY_FRAGMENTS: usize = 1 << 14;
 
 pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<Mp4Source> {
     let mut reader = Reader::new(input);
@@ -215,31 +218,13 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         decode_shift: tables.decode_shift(),
         fragment_shift: fragment_shift(&track.edits, track.timescale, movie.timescale),
         pcm: unit.filter(|_| codec::pcm_bytes(subtype).is_some()),
-        packet_duration: (codec::has_fixed_packets(subtype) && sample_rate == track.timescale)
-            .then(|| tables.first_duration()),
-        place: super::source::Place::default(),
+        packet_duration: (codec::has_fixed_packets(subtype)
+            && sample_rate == track.timescale
+            && !movie.is_fragmented)
+            .then(|| tables.usual_duration()),
+        place: Place::default(),
     };
     (descriptor, stream)
-}
-
-fn frame_rate(count: u32, timescale: u32, total: i64) -> Option<(u32, u32)> {
-    let total = u64::try_from(total).ok().filter(|total| *total > 0)?;
-    let frames = u64::from(count) * u64::from(timescale);
-    let divisor = gcd(frames, total);
-    let (numerator, denominator) = (frames.checked_div(divisor)?, total.checked_div(divisor)?);
-    let rate = (
-        u32::try_from(numerator).ok()?,
-        u32::try_from(denominator).ok()?,
-    );
-    (rate.0 > 0).then_some(rate)
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    let (mut a, mut b) = (a, b);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// Reads the first fragment, so that a file whose fragments are broken from the start is refused, and finds the length.
@@ -253,26 +238,45 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
     } else {
         source.next_fragment()?
     };
-    if let Some(duration) = movie.fragment_duration {
-        for (stream, descriptor) in source
-            .streams
-            .iter()
-            .zip(&mut source.presentation.streams)
-            .filter(|(_, descriptor)| descriptor.duration.is_none())
+    for (stream, descriptor) in source.streams.iter().zip(&mut source.presentation.streams) {
+        let track = &source.fragments[descriptor.id.0 as usize];
+        if stream.major == MajorType::Video
+            && let Some(rate) = track
+                .runs
+                .front()
+                .and_then(|run| run.frame_rate(stream.timescale))
         {
+            descriptor
+                .media_type
+                .attributes
+                .set(&keys::FRAME_RATE, rate);
+        }
+        // The movie's length is a bound, not each stream's own.
+        if let (Some(duration), None) = (movie.fragment_duration, descriptor.duration) {
             let units = rescale(duration, stream.timescale, movie.timescale);
             descriptor.duration = Some(stream.time_base.to_time(units));
         }
-        return Ok(());
     }
     if !source.reader.is_seekable() || !(first || has_tables) {
         return Ok(());
     }
-    let spans = source.scan(MOST_SCANNED)?;
+    let starts = source.first_decode_times();
+    source.look_through(match movie.fragment_duration {
+        Some(_) => FEW_FRAGMENTS,
+        None => MANY_FRAGMENTS,
+    })?;
+    let Some(ends) = source.index.ends() else {
+        return Ok(());
+    };
     for (index, descriptor) in source.presentation.streams.iter_mut().enumerate() {
         let stream = &source.streams[index];
-        if let Some((start, end)) = spans[index] {
-            let shown = end.saturating_sub(start.max(stream.fragment_shift.1));
+        if let Some(start) = starts[index] {
+            // Sound is trimmed at its beginning; pictures that are shown late are only decoded early.
+            let start = match stream.major {
+                MajorType::Audio => start.max(stream.fragment_shift.1),
+                _ => start,
+            };
+            let shown = ends[index].saturating_sub(start);
             descriptor.duration = Some(stream.time_base.to_time(shown)).filter(|d| d.ticks() > 0);
         }
     }

@@ -19,11 +19,20 @@ pub(super) struct SampleEntry {
     pub(super) unit: Option<Unit>,
 }
 
+/// Sample descriptions of one track; real files have one to three.
+const MOST_ENTRIES: u32 = 256;
+
 /// Reads all entries of an `stsd` box for a track with this handler type.
 pub(super) fn parse_all(mut stsd: Data, handler: FourCc) -> Result<Vec<SampleEntry>> {
     let (version, _) = stsd.version_and_flags()?;
     let at = stsd.position();
     let count = stsd.u32()?;
+    if count > MOST_ENTRIES {
+        return Err(
+            Error::limit("sample descriptions", MOST_ENTRIES.into(), count.into())
+                .because(format!("a list at byte {at}")),
+        );
+    }
     let mut entries = Vec::new();
     for _ in 0..count {
         let Some((kind, data)) = stsd.child()? else {
@@ -319,8 +328,11 @@ fn finish(
     protection: Option<Protection>,
     unit: Option<Unit>,
 ) -> SampleEntry {
-    if protection.is_some() {
+    if let Some(protection) = &protection {
         media_type = media_type.with(&keys::PROTECTED, true);
+        if let Some(original) = protection.original {
+            media_type = media_type.with(&keys::CODEC_TAG, name(original));
+        }
     }
     SampleEntry {
         media_type,

@@ -254,14 +254,19 @@ impl Tables {
         self.sizes.count()
     }
 
-    /// The length of the first sample, which those of most sound streams share.
-    pub(super) fn first_duration(&self) -> u32 {
-        self.durations.word(0, 4).unwrap_or(0)
+    /// The length that most samples have.
+    pub(super) fn usual_duration(&self) -> u32 {
+        let runs = (0..self.durations.len()).filter_map(|run| {
+            let count = self.durations.word(run, 0)?;
+            Some((count, self.durations.word(run, 4)?))
+        });
+        runs.max_by_key(|(count, _)| *count)
+            .map_or(0, |(_, duration)| duration)
     }
 
     /// Whether all samples are one time unit long: single frames of sound.
     pub(super) fn is_single_frames(&self) -> bool {
-        self.durations.len() == 1 && self.first_duration() == 1
+        self.durations.len() == 1 && self.durations.word(0, 4) == Some(1)
     }
 
     /// The sum of all sample durations.

@@ -1,7 +1,9 @@
 //! The demuxer against the oracles of the test media, damaged files and mutants.
 
 mod bad;
+mod mutants;
 mod oracle;
+mod whole;
 
 use std::path::PathBuf;
 
@@ -18,6 +20,11 @@ fn media() -> Option<PathBuf> {
     }
     eprintln!("skipped: no test media at {}", root.display());
     None
+}
+
+fn is_ours(file: &str) -> bool {
+    let ends = [".mp4", ".mov", ".m4a", ".m4s"];
+    ends.iter().any(|end| file.ends_with(end))
 }
 
 fn open(bytes: Vec<u8>, seekable: bool) -> Result<Box<dyn MediaSource>, Error> {

@@ -9,22 +9,23 @@ use md5::{Digest, Md5};
 use portcullis_engine::{MajorType, Sample, StreamDescriptor, sample_keys};
 use serde_json::Value;
 
-use super::{media, open, read_all};
+use super::{is_ours, media, open, read_all};
 
 /// One packet as ffprobe prints it.
 #[derive(Clone, Debug, PartialEq)]
-struct Packet {
-    pts: Option<i64>,
-    dts: Option<i64>,
-    duration: Option<i64>,
-    size: u64,
-    position: Option<u64>,
-    key: bool,
-    discard: bool,
-    md5: String,
+pub(super) struct Packet {
+    pub(super) pts: Option<i64>,
+    pub(super) dts: Option<i64>,
+    pub(super) duration: Option<i64>,
+    pub(super) size: u64,
+    pub(super) position: Option<u64>,
+    pub(super) key: bool,
+    pub(super) discard: bool,
+    pub(super) md5: String,
 }
 
-fn oracle(path: &Path) -> BTreeMap<u32, Vec<Packet>> {
+/// The packets of each stream in an oracle.
+pub(super) fn packets(path: &Path) -> BTreeMap<u32, Vec<Packet>> {
     let mut text = String::new();
     GzDecoder::new(std::fs::File::open(path).unwrap())
         .read_to_string(&mut text)
@@ -50,7 +51,7 @@ fn oracle(path: &Path) -> BTreeMap<u32, Vec<Packet>> {
     streams
 }
 
-fn packet(sample: &Sample, stream: &StreamDescriptor) -> Packet {
+pub(super) fn packet(sample: &Sample, stream: &StreamDescriptor) -> Packet {
     let units = |time| stream.time_base.to_units(time);
     let payload = sample.payload.to_bytes();
     let duration = units(sample.duration);
@@ -73,7 +74,7 @@ fn packet(sample: &Sample, stream: &StreamDescriptor) -> Packet {
 }
 
 /// What differs between two packet lists, each kind once with an example.
-fn differences(expected: &[Packet], found: &[Packet]) -> Vec<String> {
+pub(super) fn differences(expected: &[Packet], found: &[Packet]) -> Vec<String> {
     let mut kinds = BTreeMap::new();
     if expected.len() != found.len() {
         kinds.insert("count", format!("{} not {}", found.len(), expected.len()));
@@ -150,12 +151,6 @@ const TRIMMED: &str = "ffmpeg trims the edit list's priming in the decoder only,
 const CUT: &str = "the file is cut off";
 const CAPTIONS: &str = "ffmpeg takes the caption bytes out of their box";
 
-fn is_ours(file: &str) -> bool {
-    [".mp4", ".mov", ".m4a", ".m4s"]
-        .iter()
-        .any(|end| file.ends_with(end))
-}
-
 #[test]
 fn every_clip_gives_the_packets_of_the_oracle() {
     let Some(root) = media() else { return };
@@ -183,7 +178,7 @@ fn every_clip_gives_the_packets_of_the_oracle() {
             let stream = source.presentation().stream(*id).unwrap();
             found.entry(id.0).or_default().push(packet(sample, stream));
         }
-        let expected = oracle(&root.join(packets));
+        let expected = self::packets(&root.join(packets));
         let mut lines: Vec<String> = errors
             .iter()
             .map(|error| format!("error {error}"))
