@@ -5,6 +5,9 @@ mod sound;
 
 use portcullis_engine::Registry;
 
+pub use picture::{Filter, Matrix, PictureConverter, PictureSettings};
+pub use sound::{SoundConverter, SoundSettings};
+
 pub(crate) fn register(registry: &mut Registry) {
     picture::register(registry);
     sound::register(registry);

@@ -307,6 +307,9 @@ pub enum TopologyFault {
     /// More nodes than a topology may have.
     #[error("it has {0} nodes, which is too many")]
     TooManyNodes(u64),
+    /// More links than a topology may have.
+    #[error("it has {0} links, which is too many")]
+    TooManyConnections(u64),
     /// More nodes behind each other than a branch may have.
     #[error("node {0}: its branch is too long")]
     BranchTooLong(u64),

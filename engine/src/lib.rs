@@ -15,11 +15,13 @@
 
 pub mod clock;
 pub mod component;
+pub mod credit;
 pub mod error;
 pub mod event;
 pub mod loader;
 pub mod media;
 pub mod presentation;
+pub mod quality;
 pub mod resolve;
 pub mod session;
 pub mod source;

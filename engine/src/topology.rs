@@ -119,6 +119,8 @@ impl Default for Topology {
 impl Topology {
     /// Most nodes of one topology.
     pub const MAX_NODES: usize = 256;
+    /// Most links of one topology.
+    pub const MAX_CONNECTIONS: usize = 1024;
 
     /// An empty topology with the next id of this process.
     pub fn new() -> Self {

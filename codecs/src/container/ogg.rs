@@ -9,6 +9,7 @@ mod logical;
 mod mapping;
 pub(crate) mod opus;
 mod page;
+pub(crate) mod position;
 mod source;
 pub(crate) mod vorbis;
 

@@ -3,6 +3,7 @@
 //! The packets come from the index that belongs to a clip (position, size, times), so that no container code takes part.
 
 mod files;
+mod mutants;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -43,3 +43,21 @@ pub trait Transform {
     /// Forgets everything that is held back: the position changes.
     fn flush(&mut self) {}
 }
+
+impl<T: Transform + ?Sized> Transform for Box<T> {
+    fn set_input(&mut self, input: &MediaType) -> Result<Vec<MediaType>> {
+        (**self).set_input(input)
+    }
+    fn set_output(&mut self, output: &MediaType) -> Result<()> {
+        (**self).set_output(output)
+    }
+    fn process(&mut self, input: Sample, output: &mut Output) -> Result<()> {
+        (**self).process(input, output)
+    }
+    fn drain(&mut self, output: &mut Output) -> Result<()> {
+        (**self).drain(output)
+    }
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+}

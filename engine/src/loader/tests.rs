@@ -544,3 +544,29 @@ fn a_search_that_multiplies_gives_up() {
     let error = run(&topology, &table).expect_err("gives up");
     assert!(error.to_string().contains("gave up"), "{error}");
 }
+
+#[test]
+fn the_longest_branch_with_a_converter_everywhere_fits_the_stack() {
+    // Each effect takes one format and gives the other, so a converter goes in front of each.
+    let table = Table::new(|t| t.subtype == Subtype::PCM_S16)
+        .with(Role::Transform, "effect", |t| match t.subtype {
+            Subtype::PCM_F32 => Ok(vec![MediaType::audio(Subtype::PCM_S16, 48_000, 2)]),
+            _ => Err(Error::invalid_type(t, "not float")),
+        })
+        .with(Role::Converter, "format", |t| {
+            Ok(vec![MediaType::new(t.major, Subtype::PCM_F32)])
+        });
+    let topology = row(&[pcm(48_000)], &["effect"; 30], ConnectMethod::Direct);
+    let full = run(&topology, &table).expect("resolves").topology;
+    assert_eq!(full.nodes().len(), 62);
+    assert_eq!(run(&full, &table).expect("resolves").topology, full);
+
+    let table = Table::new(|_| true).with(Role::Transform, "same", |t| Ok(vec![t.clone()]));
+    let mut longest = row(&[pcm(48_000)], &["same"; 126], ConnectMethod::Direct);
+    assert!(run(&longest, &table).is_err());
+    for id in 2..128 {
+        let node = longest.node_mut(NodeId(id)).expect("is there");
+        node.inserted = Some(Role::Converter);
+    }
+    run(&longest, &table).expect("resolves");
+}

@@ -35,6 +35,9 @@ impl TryFrom<TopologyData> for Topology {
         if data.nodes.len() > Self::MAX_NODES {
             return Err(TopologyFault::TooManyNodes(data.nodes.len() as u64).into());
         }
+        if data.connections.len() > Self::MAX_CONNECTIONS {
+            return Err(TopologyFault::TooManyConnections(data.connections.len() as u64).into());
+        }
         let mut topology = Self {
             id: data.id,
             nodes: Vec::with_capacity(data.nodes.len()),

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::{NodeId, NodeKind, ObjectRef, Topology, TopologyNode};
 use crate::error::{Result, TopologyFault};
 
-/// Most nodes behind each other; the loader goes down a branch by recursion.
+/// Most nodes of an application behind each other; the loader goes down a branch by recursion.
 const MAX_BRANCH: usize = 32;
+/// The same with what the loader put in: a decoder and two converters for each link.
+const MAX_FULL_BRANCH: usize = 4 * MAX_BRANCH;
 
 impl Topology {
     /// Checks what can be checked without any object: called when a topology is set, before it is resolved.
@@ -20,6 +22,9 @@ impl Topology {
         }
         if self.nodes().len() > Self::MAX_NODES {
             return Err(TopologyFault::TooManyNodes(self.nodes().len() as u64).into());
+        }
+        if self.connections().len() > Self::MAX_CONNECTIONS {
+            return Err(TopologyFault::TooManyConnections(self.connections().len() as u64).into());
         }
         for node in self.nodes() {
             check_source(node)?;
@@ -48,23 +53,28 @@ impl Topology {
             .iter()
             .map(|node| (node.id, self.inputs(node.id).len()))
             .collect();
-        let mut ready: Vec<(NodeId, usize)> = waiting
+        let mut depths: BTreeMap<NodeId, Depth> = BTreeMap::new();
+        let mut ready: Vec<NodeId> = waiting
             .iter()
             .filter(|(_, inputs)| **inputs == 0)
-            .map(|(node, _)| (*node, 1))
+            .map(|(node, _)| *node)
             .collect();
         let mut order = Vec::with_capacity(waiting.len());
-        while let Some((node, depth)) = ready.pop() {
-            if depth > MAX_BRANCH {
-                return Err(TopologyFault::BranchTooLong(node.0).into());
+        while let Some(id) = ready.pop() {
+            let before = depths.remove(&id).unwrap_or_default();
+            let depth = before.and(self.require(id)?);
+            if depth.own > MAX_BRANCH || depth.all > MAX_FULL_BRANCH {
+                return Err(TopologyFault::BranchTooLong(id.0).into());
             }
-            waiting.remove(&node);
-            order.push(node);
-            for link in self.outputs(node) {
+            waiting.remove(&id);
+            order.push(id);
+            for link in self.outputs(id) {
+                let deepest = depths.entry(link.to).or_default();
+                *deepest = deepest.max(depth);
                 if let Some(inputs) = waiting.get_mut(&link.to) {
                     *inputs -= 1;
                     if *inputs == 0 {
-                        ready.push((link.to, depth + 1));
+                        ready.push(link.to);
                     }
                 }
             }
@@ -72,6 +82,29 @@ impl Topology {
         match waiting.keys().next() {
             Some(node) => Err(TopologyFault::Loop(node.0).into()),
             None => Ok(order),
+        }
+    }
+}
+
+/// How many nodes lie in a row up to a node.
+#[derive(Clone, Copy, Default)]
+struct Depth {
+    own: usize,
+    all: usize,
+}
+
+impl Depth {
+    fn and(self, node: &TopologyNode) -> Self {
+        Self {
+            own: self.own + usize::from(node.inserted.is_none()),
+            all: self.all + 1,
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            own: self.own.max(other.own),
+            all: self.all.max(other.all),
         }
     }
 }

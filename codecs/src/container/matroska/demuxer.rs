@@ -176,13 +176,15 @@ impl Demuxer {
         }
         let Some(element) = Element::peek(&mut self.reader)? else {
             let cluster = self.cluster.and_then(|cluster| cluster.end);
-            return match cluster.or(self.header.end) {
-                Some(end) => Err(Error::truncated(
-                    at,
-                    format!("what should last to byte {end}"),
-                )),
-                None => Ok(false),
+            let (what, end) = match (cluster, self.header.end) {
+                (Some(end), _) => ("cluster", end),
+                (None, Some(end)) => ("segment", end),
+                (None, None) => return Ok(false),
             };
+            return Err(Error::truncated(
+                at,
+                format!("the {what}, which should last to byte {end}"),
+            ));
         };
         let Some(cluster) = self.cluster else {
             match element.id {

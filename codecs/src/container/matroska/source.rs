@@ -8,6 +8,7 @@ use portcullis_engine::{
 
 use super::demuxer::Demuxer;
 use super::header::{Cue, read_cues};
+use crate::container::ogg::position::IsBefore;
 
 /// Samples of a Matroska or WebM file.
 #[derive(Debug)]
@@ -273,7 +274,7 @@ impl MediaSource for MatroskaSource {
         if let Some((_, sample)) = &mut next
             && self.position > MediaTime::ZERO
         {
-            sample.flags.preroll = sample.time < self.position;
+            sample.flags.preroll = sample.is_before(self.position);
         }
         Ok(next)
     }

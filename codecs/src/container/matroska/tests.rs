@@ -7,6 +7,7 @@ use portcullis_engine::{
 
 use super::*;
 use crate::container::ogg::oracle::{self, Random, drain, open};
+use crate::container::ogg::position::IsBefore;
 
 const EXTENSIONS: &[&str] = &["mkv", "webm", "mka"];
 
@@ -212,7 +213,7 @@ fn every_position_is_found() {
                             (b.time, position_of(b)),
                             "{place}"
                         );
-                        assert_eq!(b.flags.preroll, step > 0 && b.time < position, "{place}");
+                        assert_eq!(b.flags.preroll, step > 0 && b.is_before(position), "{place}");
                         assert_eq!(a.attributes, b.attributes, "{place}");
                     }
                     let is_last_key = |s: &Sample| s.flags.key && s.time <= position;
@@ -288,18 +289,26 @@ fn no_mutant_panics_or_grows() {
         "mkv/tiny.mkv",
         "cenc/shaka_webm_enc_audio.webm",
         "third_party/exo/full_blocks.mkv",
-        "third_party/exo/bear-opus.mka",
+        "mkv/vp8_vorbis.webm",
+        "mkv/multi_audio_srt.mkv",
     ]
-    .map(oracle::read);
+    .map(|file| {
+        let mut bytes = oracle::read(file);
+        bytes.truncate(20_000);
+        bytes
+    });
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for round in 0..count {
-        let mut bytes = originals[round % 4].clone();
+        let mut bytes = originals[round % originals.len()].clone();
         for _ in 0..=random.below(8) {
             let limit = if random.below(2) == 0 {
                 900
             } else {
                 bytes.len()
             };
+            if bytes.is_empty() {
+                break;
+            }
             let at = random.below(limit.min(bytes.len()));
             match random.below(6) {
                 0 => bytes[at] ^= 1 << random.below(8),

@@ -56,7 +56,9 @@ impl Page {
     /// The first whole page with a right checksum that begins in `from..until`; the reader is left behind its header.
     pub(crate) fn find(reader: &mut Reader, from: u64, until: u64) -> Result<Option<Self>> {
         reader.seek(from)?;
-        while reader.position() < until {
+        // Each costs a checksum over what claims to be a page: an input full of them is not searched to its end.
+        let mut wrong = 0;
+        while reader.position() < until && wrong < 64 {
             let window = reader.peek(MAX_PAGE)?;
             if window.len() < 27 {
                 break;
@@ -79,6 +81,7 @@ impl Page {
             if let Some(page) = Self::parse_prefix(at, window) {
                 return Ok(Some(page));
             }
+            wrong += 1;
             reader.skip(1)?;
         }
         Ok(None)

@@ -8,6 +8,7 @@ use portcullis_engine::{
 
 use super::demuxer::Demuxer;
 use super::page::{MAX_PAGE, Page};
+use super::position::IsBefore;
 
 /// Samples of an Ogg file.
 #[derive(Debug)]
@@ -199,7 +200,7 @@ impl MediaSource for OggSource {
                 if sample.end_time() <= self.position - preroll {
                     continue;
                 }
-                sample.flags.preroll = sample.time < self.position;
+                sample.flags.preroll = sample.is_before(self.position);
             }
             return Ok(Some((id, sample)));
         }

@@ -1,0 +1,35 @@
+//! The bridged mailbox: a handle to an actor is one type wherever the actor is.
+//!
+//! A message derives [`Remote`]; an interface is a list of messages ([`interface!`](crate::interface)); a [`Handle`] of
+//! an interface sends them. Behind a handle stands either the actor's own mailbox or a [`Proxy`] actor whose link carries
+//! the message to the process where the actor lives. A handle may be put into any message or reply: it arrives as a
+//! working handle, and handed back to where it came from it is the original again.
+//!
+//! *Cancellation.* Dropping a [`Call`] cancels it, on the other side too: a request that has not started is not started, a
+//! handler that returned a [`ReplyFuture`] has its future dropped.
+//!
+//! *When the host dies.* Every pending call ends with `HostLost`, which says how the process ended; later calls fail
+//! the same way at once.
+
+mod descriptor;
+mod handle;
+mod interface;
+mod link;
+mod payload_port;
+mod proxy;
+mod recipient;
+mod remote;
+mod reply;
+mod scope;
+#[cfg(test)]
+mod tests;
+
+pub use descriptor::FileDescriptor;
+pub use handle::{AnyHandle, Call, Handle};
+pub use interface::{Has, Interface, ServedBy};
+pub use link::{Link, LinkLost};
+pub use payload_port::SlotAllocator;
+pub use proxy::Proxy;
+pub use recipient::Slot;
+pub use remote::{Remote, wire_id};
+pub use reply::ReplyFuture;

@@ -1,0 +1,269 @@
+//! A handle to an actor, wherever it lives, and a call through it.
+
+use std::any::type_name;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+
+use actix::Actor;
+use actix::dev::RecipientRequest;
+use dashmap::DashMap;
+use portcullis_engine::{Error, ErrorKind, Result};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::Notify;
+
+use super::interface::{Has, Interface, ServedBy};
+use super::link::{Importer, WireHandle};
+use super::recipient::{Slot, mailbox_error};
+use super::remote::Remote;
+use super::scope;
+
+/// A handle to an actor that answers the interface `I`. Cheap to clone; `Send`; works from any thread and executor.
+///
+/// The actor stops when its last handle, in whatever process, is dropped.
+pub struct Handle<I: Interface> {
+    shared: Arc<Shared>,
+    interface: PhantomData<fn() -> I>,
+}
+
+/// What all clones of a handle share.
+pub(crate) struct Shared {
+    /// Tells actors of this process apart; never on the wire.
+    pub(crate) object: u64,
+    pub(crate) interface: u32,
+    pub(crate) slots: Vec<Slot>,
+    /// Where the actor lives, if not here.
+    pub(crate) home: Option<Home>,
+}
+
+/// The link that leads to an actor and the actor's id on it.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) link: u64,
+    pub(crate) id: u32,
+    pub(crate) generation: u32,
+    /// Wakes the link to look for callers that have gone.
+    pub(crate) sweep: Arc<Notify>,
+}
+
+static OBJECTS: AtomicU64 = AtomicU64::new(1);
+
+impl Shared {
+    pub(crate) fn new(interface: u32, slots: Vec<Slot>, home: Option<Home>) -> Arc<Self> {
+        Arc::new(Self {
+            object: OBJECTS.fetch_add(1, Ordering::Relaxed),
+            interface,
+            slots,
+            home,
+        })
+    }
+}
+
+impl<I: Interface> Handle<I> {
+    /// A handle to an actor of this process.
+    pub fn new<A>(address: &actix::Addr<A>) -> Self
+    where
+        A: Actor,
+        I: ServedBy<A>,
+    {
+        Self::from_shared(Shared::new(I::ID, I::slots(address), None))
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            interface: PhantomData,
+        }
+    }
+
+    /// Sends a message. It is on its way when this returns; the future gives the answer. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// The actor's own, or `Cancelled`, `DeadlineExceeded`, `ActorStopped`, `HostLost`, `Protocol`.
+    pub fn send<M: Remote>(&self, message: M) -> Call<M>
+    where
+        I: Has<M>,
+    {
+        let request = self
+            .shared
+            .slots
+            .get(I::INDEX)
+            .and_then(Slot::recipient::<M>)
+            .map(|recipient| recipient.send(message));
+        Call {
+            request,
+            sweep: SweepOnDrop(self.shared.home.as_ref().map(|home| Arc::clone(&home.sweep))),
+        }
+    }
+
+    /// Sends a message whose answer nobody waits for. For control only, never for samples: the mailbox's limit does not hold.
+    pub fn tell<M: Remote>(&self, message: M)
+    where
+        I: Has<M>,
+    {
+        if let Some(recipient) = self.shared.slots.get(I::INDEX).and_then(Slot::recipient::<M>) {
+            recipient.do_send(message);
+        }
+    }
+
+    /// Whether the actor lives in another process.
+    pub fn is_remote(&self) -> bool {
+        self.shared.home.is_some()
+    }
+
+    /// The handle with its interface forgotten.
+    pub fn into_any(self) -> AnyHandle {
+        AnyHandle(self.shared)
+    }
+}
+
+impl<I: Interface> Clone for Handle<I> {
+    fn clone(&self) -> Self {
+        Self::from_shared(Arc::clone(&self.shared))
+    }
+}
+
+impl<I: Interface> PartialEq for Handle<I> {
+    /// Whether both lead to the same actor.
+    fn eq(&self, other: &Self) -> bool {
+        self.shared.object == other.shared.object
+    }
+}
+
+impl<I: Interface> fmt::Debug for Handle<I> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Handle<{}>({})", I::NAME, self.shared.object)?;
+        match &self.shared.home {
+            Some(home) => write!(out, " over link {}", home.link),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<I: Interface> Serialize for Handle<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.shared, serializer)
+    }
+}
+
+impl<'de, I: Interface> Deserialize<'de> for Handle<I> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = WireHandle::deserialize(deserializer)?;
+        if wire.interface != I::ID {
+            return Err(D::Error::custom(format!("a handle that is not a {}", I::NAME)));
+        }
+        deserialize::<D::Error>(wire, Importer::of::<I>()).map(Self::from_shared)
+    }
+}
+
+/// A handle whose interface is known only at run time, such as that of an object created by class id.
+#[derive(Clone)]
+pub struct AnyHandle(Arc<Shared>);
+
+static IMPORTERS: LazyLock<DashMap<u32, Importer>> = LazyLock::new(DashMap::new);
+
+impl AnyHandle {
+    /// The handle of an interface.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the actor answers another interface.
+    pub fn typed<I: Interface>(self) -> Result<Handle<I>> {
+        if self.0.interface != I::ID {
+            return Err(Error::invalid_request(format!("the object is not a {}", I::NAME)));
+        }
+        Ok(Handle::from_shared(self.0))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    pub(crate) fn into_shared(self) -> Arc<Shared> {
+        self.0
+    }
+
+    /// Says that handles of this interface may arrive untyped. Call it before a request that answers one.
+    pub fn expect<I: Interface>() {
+        IMPORTERS.insert(I::ID, Importer::of::<I>());
+    }
+}
+
+impl fmt::Debug for AnyHandle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "AnyHandle({})", self.0.object)
+    }
+}
+
+impl Serialize for AnyHandle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyHandle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = WireHandle::deserialize(deserializer)?;
+        let importer = *IMPORTERS
+            .get(&wire.interface)
+            .ok_or_else(|| D::Error::custom("a handle of an interface that nobody expects"))?;
+        deserialize::<D::Error>(wire, importer).map(Self)
+    }
+}
+
+fn serialize<S: Serializer>(shared: &Arc<Shared>, serializer: S) -> Result<S::Ok, S::Error> {
+    let link = scope::current().ok_or_else(|| S::Error::custom("a handle outside of a link"))?;
+    link.export(shared).map_err(S::Error::custom)?.serialize(serializer)
+}
+
+fn deserialize<E: serde::de::Error>(wire: WireHandle, importer: Importer) -> Result<Arc<Shared>, E> {
+    let link = scope::current().ok_or_else(|| E::custom("a handle outside of a link"))?;
+    link.import(wire, importer).map_err(E::custom)
+}
+
+pin_project_lite::pin_project! {
+    /// A request that was sent. Resolves to its answer; dropping it cancels the request, on the other side too.
+    #[must_use = "dropping a call cancels it"]
+    pub struct Call<M: Remote> {
+        // Declared before `sweep`: the link must look for gone callers after this one has gone.
+        #[pin]
+        request: Option<RecipientRequest<M>>,
+        sweep: SweepOnDrop,
+    }
+}
+
+impl<M: Remote> Future for Call<M> {
+    type Output = Result<M::Reply>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(request) = this.request.as_mut().as_pin_mut() else {
+            return Poll::Ready(Err(Error::new(ErrorKind::ActorStopped)));
+        };
+        let answer = ready!(request.poll(cx));
+        this.request.set(None);
+        this.sweep.0 = None;
+        Poll::Ready(answer.unwrap_or_else(|error| Err(mailbox_error(error, M::NAME))))
+    }
+}
+
+impl<M: Remote> fmt::Debug for Call<M> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Call<{}>", type_name::<M>())
+    }
+}
+
+struct SweepOnDrop(Option<Arc<Notify>>);
+
+impl Drop for SweepOnDrop {
+    fn drop(&mut self) {
+        if let Some(sweep) = self.0.take() {
+            sweep.notify_one();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! An interface: a list of messages, declared once.
+
+use actix::{Actor, Addr};
+
+use super::proxy::Proxy;
+use super::recipient::Slot;
+use super::remote::Remote;
+
+/// A list of messages that an actor answers. Declare one with [`interface!`](crate::interface).
+pub trait Interface: ServedBy<Proxy<Self>> + Sized + Send + Sync + Unpin + 'static {
+    /// The stable wire name.
+    const NAME: &'static str;
+    /// The wire ids of the messages, in the declared order.
+    const METHODS: &'static [u32];
+    /// The name's hash: what is on the wire.
+    const ID: u32 = super::remote::wire_id(Self::NAME);
+}
+
+/// The interface has the message `M`.
+pub trait Has<M: Remote>: Interface {
+    /// The message's place in the interface.
+    const INDEX: usize = position(Self::METHODS, M::ID);
+}
+
+/// The actor `A` answers every message of the interface.
+pub trait ServedBy<A: Actor> {
+    /// The actor's mailbox, message by message, in the declared order.
+    fn slots(address: &Addr<A>) -> Vec<Slot>;
+}
+
+const fn position(methods: &[u32], id: u32) -> usize {
+    let mut at = 0;
+    while methods[at] != id {
+        at += 1;
+    }
+    at
+}
+
+/// Declares an interface.
+///
+/// ```
+/// # extern crate portcullis_actors as portcullis;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize, portcullis_actors::Remote)]
+/// # struct SetFactor(f32);
+/// portcullis_actors::interface! {
+///     /// The knobs of a gain.
+///     pub GainControl = "example.gain" { SetFactor }
+/// }
+/// ```
+#[macro_export]
+macro_rules! interface {
+    ($(#[$meta:meta])* $visibility:vis $name:ident = $text:literal { $($message:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $visibility enum $name {}
+
+        impl $crate::bridge::Interface for $name {
+            const NAME: &'static str = $text;
+            const METHODS: &'static [u32] = &[$(<$message as $crate::bridge::Remote>::ID),*];
+        }
+
+        impl<A> $crate::bridge::ServedBy<A> for $name
+        where
+            A: $crate::__derive::actix::Actor<Context = $crate::__derive::actix::Context<A>>
+                $(+ $crate::__derive::actix::Handler<$message>)*
+        {
+            fn slots(address: &$crate::__derive::actix::Addr<A>) -> ::std::vec::Vec<$crate::bridge::Slot> {
+                let _ = address;
+                ::std::vec![$($crate::bridge::Slot::new::<$message>(address.clone().recipient())),*]
+            }
+        }
+
+        $(impl $crate::bridge::Has<$message> for $name {})*
+    };
+}

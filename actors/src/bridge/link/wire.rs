@@ -1,0 +1,23 @@
+//! What the frames of a link mean.
+
+/// Frame kinds of protocol version 1.
+pub(crate) mod kind {
+    /// A request: object, generation, call, method; body is the message.
+    pub(crate) const CALL: u16 = 1;
+    /// The answer of a call: body is the reply, or an error if [`super::FLAG_ERROR`] is set.
+    pub(crate) const REPLY: u16 = 2;
+    /// The caller has gone: call.
+    pub(crate) const CANCEL: u16 = 3;
+    /// References to an object are given back: object, generation; `call` is how many.
+    pub(crate) const RELEASE: u16 = 4;
+    /// Leases of payload slots are given back: body is the list.
+    pub(crate) const SLOTS: u16 = 5;
+    /// A new segment of the sender's payload pool: object is its id, `call` the slot size, method the slot count; one descriptor.
+    pub(crate) const SEGMENT: u16 = 6;
+}
+
+/// A reply that carries an error. One of the transport's user flags.
+pub(super) const FLAG_ERROR: u16 = 1 << 15;
+
+/// The object id of each side's root.
+pub(super) const ROOT: u32 = 0;

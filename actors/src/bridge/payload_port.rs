@@ -1,0 +1,303 @@
+//! Payloads on a link: small ones inside of the message, large ones as slots of a shared pool.
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use portcullis_engine::media::{PayloadPort, PayloadRef, WritableMemory};
+use portcullis_engine::{Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView};
+use portcullis_transport::{
+    Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits, PoolNews, SlotMut, SlotRef,
+    SlotRelease, SlotView,
+};
+
+use super::link::kind;
+
+/// A payload up to this size travels inside of its message: cheaper than a slot and its release.
+const INLINE: usize = 2 << 10;
+
+/// Payloads of one link.
+pub(crate) struct Payloads {
+    sender: LinkSender,
+    pool: Option<Pool>,
+    peer: PeerPool,
+    exhausted: Option<usize>,
+    /// Leases that the message being encoded has taken, to be undone if encoding fails.
+    encoding: Vec<SlotRef>,
+}
+
+impl Payloads {
+    pub(crate) fn new(sender: LinkSender, features: Features) -> Self {
+        let pool = features
+            .contains(Features::SHARED_MEMORY)
+            .then(|| Pool::new(PoolLimits::default()));
+        Self {
+            sender,
+            pool,
+            peer: PeerPool::new(PeerPoolLimits::default(), PeerTrust::None),
+            exhausted: None,
+            encoding: Vec::new(),
+        }
+    }
+
+    pub(crate) fn allocator(&self) -> Arc<SlotAllocator> {
+        Arc::new(SlotAllocator {
+            pool: self.pool.clone(),
+        })
+    }
+
+    pub(crate) fn peer(&self) -> PeerPool {
+        self.peer.clone()
+    }
+
+    /// The peer has a new segment of slots, or one less.
+    pub(crate) fn segment(&mut self, header: &FrameHeader, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+        let outcome = match (descriptors.pop(), u32::try_from(header.call)) {
+            (Some(descriptor), Ok(slot_size)) => {
+                self.peer.add_segment(header.object, slot_size, header.method, descriptor)
+            }
+            _ => self.peer.retire_segment(header.object),
+        };
+        outcome.map_err(|error| Error::new(ErrorKind::Protocol(error.to_string().into())))
+    }
+
+    /// The peer gives slots back.
+    pub(crate) fn release(&mut self, body: &[u8]) -> Result<()> {
+        let broken = |what: String| Error::new(ErrorKind::Protocol(what.into()));
+        let (Some(pool), true) = (&self.pool, body.len().is_multiple_of(16)) else {
+            return Err(broken("a malformed release of slots".into()));
+        };
+        for record in body.chunks_exact(16) {
+            let word = |at: usize| {
+                let mut word = [0; 4];
+                word.copy_from_slice(&record[at..at + 4]);
+                u32::from_le_bytes(word)
+            };
+            let release = SlotRelease {
+                segment: word(0),
+                slot: word(4),
+                generation: word(8),
+                count: word(12),
+            };
+            pool.release(release).map_err(|error| broken(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Slots of the peer that nobody here looks at any more, in the form in which it is told.
+    pub(crate) fn take_releases(&mut self) -> Option<Vec<u8>> {
+        let mut releases = Vec::new();
+        self.peer.take_releases(&mut releases);
+        if releases.is_empty() {
+            return None;
+        }
+        let mut body = Vec::with_capacity(releases.len() * 16);
+        for release in releases {
+            for word in [release.segment, release.slot, release.generation, release.count] {
+                body.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        Some(body)
+    }
+
+    /// Whether the last encoding failed for want of a free slot. Asking forgets it.
+    pub(crate) fn take_exhausted(&mut self) -> Option<usize> {
+        self.exhausted.take()
+    }
+
+    /// Resolves when a slot of this size can be had.
+    pub(crate) fn room(&self, len: usize) -> impl Future<Output = ()> + 'static {
+        let pool = self.pool.clone();
+        async move {
+            if let Some(pool) = pool {
+                // The slot goes back at once; an error would have been permanent before.
+                drop(pool.allocate_when_free(len).await);
+            }
+        }
+    }
+
+    pub(crate) fn begin_encoding(&mut self) {
+        self.encoding.clear();
+        self.exhausted = None;
+    }
+
+    pub(crate) fn keep_encoding(&mut self) {
+        self.encoding.clear();
+    }
+
+    pub(crate) fn undo_encoding(&mut self) {
+        if let Some(pool) = &self.pool {
+            for lease in self.encoding.drain(..) {
+                let release = SlotRelease {
+                    segment: lease.segment,
+                    slot: lease.slot,
+                    generation: lease.generation,
+                    count: 1,
+                };
+                if let Err(error) = pool.release(release) {
+                    tracing::error!(%error, "a lease that was just taken cannot be undone");
+                }
+            }
+        }
+    }
+
+    /// The peer is gone: what it had of our slots is free again.
+    pub(crate) fn close(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.revoke_all();
+        }
+    }
+
+    fn lease(&mut self, payload: &Payload) -> Result<PayloadRef, String> {
+        let Some(pool) = &self.pool else {
+            return Ok(PayloadRef::Inline(payload.to_bytes()));
+        };
+        let mut own = None;
+        if let Payload::Bytes(bytes) = payload {
+            own = pool.lease(bytes);
+        }
+        let lease = match own {
+            Some(lease) => lease,
+            None => {
+                let mut slot = pool.allocate(payload.len()).map_err(|error| {
+                    if error.transient {
+                        self.exhausted = Some(payload.len());
+                    }
+                    error.reason.to_string()
+                })?;
+                match payload {
+                    Payload::Bytes(bytes) => slot.copy_from_slice(bytes),
+                    Payload::View(view) => view.copy_to(&mut slot),
+                }
+                pool.lease(&slot.freeze()).ok_or("a slot outside of its pool")?
+            }
+        };
+        self.encoding.push(lease);
+        self.announce().map_err(|error| error.to_string())?;
+        Ok(PayloadRef::Slot([lease.segment, lease.slot, lease.generation, lease.offset, lease.len]))
+    }
+
+    /// Tells the peer of segments that it does not know yet; in front of the message that refers to them.
+    fn announce(&self) -> Result<(), portcullis_transport::TransportError> {
+        let Some(pool) = &self.pool else {
+            return Ok(());
+        };
+        for news in pool.take_news() {
+            let mut header = FrameHeader {
+                kind: kind::SEGMENT,
+                ..FrameHeader::default()
+            };
+            let mut descriptors = Vec::new();
+            match news {
+                PoolNews::Added {
+                    segment,
+                    slot_size,
+                    slots,
+                    descriptor,
+                } => {
+                    header.object = segment;
+                    header.call = u64::from(slot_size);
+                    header.method = slots;
+                    descriptors.push(descriptor);
+                }
+                PoolNews::Retired { segment } => header.object = segment,
+                _ => continue,
+            }
+            self.sender.push(header, &[], descriptors)?;
+        }
+        Ok(())
+    }
+}
+
+impl PayloadPort for Payloads {
+    fn export(&mut self, payload: &Payload) -> Result<PayloadRef, String> {
+        if payload.len() <= INLINE {
+            return Ok(PayloadRef::Inline(payload.to_bytes()));
+        }
+        self.lease(payload)
+    }
+
+    fn import(&mut self, form: PayloadRef) -> Result<Payload, String> {
+        match form {
+            PayloadRef::Inline(bytes) => Ok(Payload::Bytes(bytes)),
+            PayloadRef::Slot([segment, slot, generation, offset, len]) => {
+                let at = SlotRef {
+                    segment,
+                    slot,
+                    generation,
+                    offset,
+                    len,
+                };
+                let view = self.peer.view(at).map_err(|error| error.to_string())?;
+                Ok(Payload::View(Arc::new(View(view))))
+            }
+        }
+    }
+}
+
+/// A slot of the peer, as the engine sees shared memory.
+#[derive(Debug)]
+struct View(SlotView);
+
+impl SharedView for View {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn read_u64(&self, offset: usize) -> Option<u64> {
+        self.0.read_u64(offset)
+    }
+
+    fn copy_to(&self, target: &mut [u8]) {
+        let copied = self.0.copy_to(0, target);
+        debug_assert!(copied.is_some(), "the caller gives the view's own length");
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        self.0.to_bytes()
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// Gives components memory that the peer of a link can read without a copy.
+#[derive(Clone)]
+pub struct SlotAllocator {
+    pool: Option<Pool>,
+}
+
+impl fmt::Debug for SlotAllocator {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "SlotAllocator({:?})", self.pool.as_ref().map(Pool::usage))
+    }
+}
+
+impl SampleAllocator for SlotAllocator {
+    fn allocate(&self, len: usize) -> SampleBuffer {
+        match self.pool.as_ref().filter(|_| len > INLINE).map(|pool| pool.allocate(len)) {
+            Some(Ok(slot)) => SampleBuffer::new(Slot(slot)),
+            // A payload on the heap is copied into a slot when one is free; its sample waits until then.
+            _ => SampleBuffer::heap(len),
+        }
+    }
+}
+
+struct Slot(SlotMut);
+
+impl WritableMemory for Slot {
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn freeze(self: Box<Self>) -> Bytes {
+        self.0.freeze()
+    }
+}

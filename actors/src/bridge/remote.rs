@@ -1,0 +1,46 @@
+//! What makes a message able to cross a process wall.
+
+use std::time::Duration;
+
+use actix::Message;
+use portcullis_engine::Error;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A message that works across a process wall. Derive it.
+///
+/// ```
+/// # extern crate portcullis_actors as portcullis;
+/// use portcullis_actors::bridge::Remote;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, portcullis_actors::Remote)]
+/// #[remote(reply = f32)]
+/// struct SetFactor(f32);
+///
+/// assert_eq!(SetFactor::NAME, "portcullis-actors.SetFactor");
+/// ```
+pub trait Remote:
+    Message<Result = Result<Self::Reply, Error>> + Serialize + DeserializeOwned + Send + 'static
+{
+    /// What a successful request answers.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    /// The stable wire name.
+    const NAME: &'static str;
+    /// How long a caller in another process waits; `None` for a request that waits by design.
+    const DEADLINE: Option<Duration> = Some(Duration::from_secs(5));
+    /// The name's hash: what is on the wire.
+    const ID: u32 = wire_id(Self::NAME);
+}
+
+/// The wire id of a name: 32-bit FNV-1a, stable for ever.
+pub const fn wire_id(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash
+}

@@ -1,0 +1,63 @@
+//! A handler's answer that comes later and ends when nobody waits for it any more.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Message};
+use futures::future::{Either, select};
+use portcullis_engine::Result;
+
+/// The answer of a handler that has to wait.
+///
+/// Unlike actix's own response futures it is dropped when its caller drops the request, also when the caller is in another
+/// process: what it holds is released then.
+pub struct ReplyFuture<T>(Pin<Box<dyn Future<Output = Result<T>>>>);
+
+impl<T> ReplyFuture<T> {
+    /// An answer that comes from this future. It runs on the actor's arbiter.
+    pub fn new(future: impl Future<Output = Result<T>> + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+
+    /// An answer that is there.
+    pub fn ready(result: Result<T>) -> Self
+    where
+        T: 'static,
+    {
+        Self(Box::pin(std::future::ready(result)))
+    }
+}
+
+impl<T> fmt::Debug for ReplyFuture<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("ReplyFuture")
+    }
+}
+
+impl<A, M, T> MessageResponse<A, M> for ReplyFuture<T>
+where
+    A: Actor,
+    M: Message<Result = Result<T>>,
+    T: 'static,
+{
+    fn handle(self, _: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+        actix_rt::spawn(async move {
+            let Some(mut caller) = caller else {
+                // A message without a caller (`do_send`) still runs to its end; an error has nobody to go to.
+                if let Err(error) = self.0.await {
+                    tracing::debug!(%error, "a message without a caller failed");
+                }
+                return;
+            };
+            let answer = match select(self.0, Box::pin(caller.closed())).await {
+                Either::Left((answer, _)) => answer,
+                // Nobody waits any more: the future is dropped unfinished.
+                Either::Right(_) => return,
+            };
+            // The caller may have gone in this very moment.
+            let _ = caller.send(answer);
+        });
+    }
+}

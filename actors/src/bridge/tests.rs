@@ -1,0 +1,239 @@
+//! Two ends of a link in one process: what a handle promises, whichever side its actor is on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler};
+use futures::FutureExt;
+use portcullis_derive::Remote;
+use portcullis_engine::{Error, ErrorKind, MediaTime, Payload, Result, Sample};
+use portcullis_transport::{Endpoint, TransportError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::{Handle, Link, ReplyFuture};
+
+crate::interface! { Desk = "test.Desk" { Add, Keep, Give, Wait, Show } }
+
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = u64)]
+struct Add(u64, u64);
+
+/// Keeps a handle.
+#[derive(Serialize, Deserialize, Remote)]
+struct Keep(Handle<Desk>);
+
+/// Gives the kept handle back.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = Option<Handle<Desk>>)]
+struct Give;
+
+/// Waits for ever.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(no_deadline)]
+struct Wait;
+
+/// Shows a sample to the far side, which sends it back.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = Sample)]
+struct Show(Sample);
+
+#[derive(Default)]
+struct Seen {
+    waits_dropped: AtomicUsize,
+    stopped: AtomicUsize,
+    changed: Notify,
+}
+
+struct DeskActor {
+    seen: Arc<Seen>,
+    kept: Option<Handle<Desk>>,
+}
+
+impl Actor for DeskActor {
+    type Context = Context<Self>;
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.seen.stopped.fetch_add(1, Ordering::SeqCst);
+        self.seen.changed.notify_one();
+    }
+}
+
+impl Handler<Add> for DeskActor {
+    type Result = Result<u64>;
+    fn handle(&mut self, message: Add, _: &mut Self::Context) -> Self::Result {
+        message
+            .0
+            .checked_add(message.1)
+            .ok_or_else(|| Error::invalid_argument("too large"))
+    }
+}
+
+impl Handler<Keep> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, message: Keep, _: &mut Self::Context) -> Self::Result {
+        self.kept = Some(message.0);
+        Ok(())
+    }
+}
+
+impl Handler<Give> for DeskActor {
+    type Result = Result<Option<Handle<Desk>>>;
+    fn handle(&mut self, _: Give, _: &mut Self::Context) -> Self::Result {
+        Ok(self.kept.take())
+    }
+}
+
+impl Handler<Wait> for DeskActor {
+    type Result = ReplyFuture<()>;
+    fn handle(&mut self, _: Wait, _: &mut Self::Context) -> Self::Result {
+        struct Dropped(Arc<Seen>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.waits_dropped.fetch_add(1, Ordering::SeqCst);
+                self.0.changed.notify_one();
+            }
+        }
+        let dropped = Dropped(Arc::clone(&self.seen));
+        ReplyFuture::new(async move {
+            std::future::pending::<()>().await;
+            drop(dropped);
+            Ok(())
+        })
+    }
+}
+
+impl Handler<Show> for DeskActor {
+    type Result = Result<Sample>;
+    fn handle(&mut self, message: Show, _: &mut Self::Context) -> Self::Result {
+        assert!(matches!(message.0.payload, Payload::View(_)) == (message.0.len() > 4096));
+        Ok(message.0)
+    }
+}
+
+fn desk() -> (Handle<Desk>, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let actor = DeskActor {
+        seen: Arc::clone(&seen),
+        kept: None,
+    };
+    (Handle::new(&actor.start()), seen)
+}
+
+/// Both ends of a link; the far one has a desk as its root.
+async fn pair() -> (Link, Link, Arc<Seen>) {
+    let (near, far) = Endpoint::unix_pair().expect("a socket pair");
+    let (root, seen) = desk();
+    let why = |_: TransportError| async { Error::new(ErrorKind::HostLost(Default::default())) }.boxed_local();
+    let (near, far) = tokio::join!(
+        Link::connect(near, 0, None, Box::new(why)),
+        Link::connect(far, 1, Some(root.into_any()), Box::new(why))
+    );
+    (near.expect("connects"), far.expect("connects"), seen)
+}
+
+fn run(test: impl Future<Output = ()> + 'static) {
+    actix_rt::System::new().block_on(async {
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("within the deadline");
+    });
+}
+
+async fn until(seen: &Seen, reached: impl Fn(&Seen) -> bool) {
+    while !reached(seen) {
+        seen.changed.notified().await;
+    }
+}
+
+#[test]
+fn a_call_is_answered_with_a_value_or_an_error() {
+    run(async {
+        let (near, _far, _) = pair().await;
+        let desk = near.root::<Desk>().expect("a root");
+        assert_eq!(desk.send(Add(2, 3)).await, Ok(5));
+        let error = desk.send(Add(u64::MAX, 1)).await.expect_err("overflows");
+        assert_eq!(error.kind(), &ErrorKind::InvalidArgument("too large".into()));
+        let many = (0..2000).map(|n| desk.send(Add(n, 1)));
+        let sums = futures::future::join_all(many).await;
+        assert!(sums.into_iter().enumerate().all(|(n, sum)| sum == Ok(n as u64 + 1)));
+    });
+}
+
+#[test]
+fn a_handle_inside_of_a_message_works_on_the_other_side_and_comes_home_as_itself() {
+    run(async {
+        let (near, far, _) = pair().await;
+        let root = near.root::<Desk>().expect("a root");
+        let (mine, seen) = desk();
+        root.send(Keep(mine.clone())).await.expect("kept");
+        let back = root.send(Give).await.expect("given").expect("was kept");
+        assert_eq!(back, mine, "the original, not a proxy of a proxy");
+        assert!(!back.is_remote());
+
+        // The far side calls through the handle that it was given.
+        root.send(Keep(root.clone())).await.expect("kept");
+        let home = root.send(Give).await.expect("given").expect("was kept");
+        assert!(home.is_remote());
+        assert_eq!(home.send(Add(1, 1)).await, Ok(2));
+        drop((mine, back));
+        until(&seen, |seen| seen.stopped.load(Ordering::SeqCst) == 1).await;
+        drop(far);
+    });
+}
+
+#[test]
+fn dropping_a_call_drops_what_the_far_handler_returned() {
+    run(async {
+        let (near, _far, seen) = pair().await;
+        let desk = near.root::<Desk>().expect("a root");
+        let waiting = desk.send(Wait);
+        assert_eq!(desk.send(Add(0, 1)).await, Ok(1));
+        assert_eq!(seen.waits_dropped.load(Ordering::SeqCst), 0);
+        drop(waiting);
+        until(&seen, |seen| seen.waits_dropped.load(Ordering::SeqCst) == 1).await;
+    });
+}
+
+#[test]
+fn every_pending_call_fails_when_the_link_is_lost() {
+    run(async {
+        let (near, far, _) = pair().await;
+        let desk = near.root::<Desk>().expect("a root");
+        let waiting: Vec<_> = (0..50).map(|_| desk.send(Wait)).collect();
+        assert_eq!(desk.send(Add(0, 1)).await, Ok(1));
+        far.close();
+        for outcome in futures::future::join_all(waiting).await {
+            assert!(matches!(outcome.expect_err("lost").kind(), ErrorKind::HostLost(_)));
+        }
+        assert!(desk.send(Add(0, 1)).await.expect_err("still lost").host_exit().is_some());
+        near.lost().wait().await;
+    });
+}
+
+#[test]
+fn large_payloads_cross_as_views_and_their_slots_come_back() {
+    run(async {
+        let (near, _far, _) = pair().await;
+        let desk = near.root::<Desk>().expect("a root");
+        for round in 0..200_u32 {
+            let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n ^ round) as u8).collect();
+            let sample = Sample::new(MediaTime::ZERO, MediaTime::ZERO, bytes.clone());
+            let back = desk.send(Show(sample)).await.expect("shown");
+            assert_eq!(back.payload.to_bytes(), bytes);
+        }
+        let small = Sample::new(MediaTime::ZERO, MediaTime::ZERO, vec![7; 100]);
+        assert_eq!(desk.send(Show(small.clone())).await, Ok(small));
+    });
+}
+
+#[test]
+fn the_last_handle_dropped_stops_the_far_actor() {
+    run(async {
+        let (near, _far, _) = pair().await;
+        let root = near.root::<Desk>().expect("a root");
+        let (mine, seen) = desk();
+        root.send(Keep(mine)).await.expect("kept");
+        assert_eq!(seen.stopped.load(Ordering::SeqCst), 0);
+        drop(root.send(Give).await.expect("given"));
+        until(&seen, |seen| seen.stopped.load(Ordering::SeqCst) == 1).await;
+    });
+}

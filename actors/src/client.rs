@@ -1,0 +1,13 @@
+//! What an application holds: a session and a reader, wherever they run.
+//!
+//! Everything here is `Send` and works on any executor.
+
+mod events;
+mod reader;
+mod session;
+
+pub use events::EventStream;
+pub use reader::{
+    Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader, SourceReaderBuilder, StreamSelector,
+};
+pub use session::{MediaSession, MediaSessionBuilder, Placement, SourceSide};

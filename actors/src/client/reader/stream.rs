@@ -1,0 +1,108 @@
+//! The samples of one stream, as a `Stream`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use portcullis_engine::session::Epoch;
+use portcullis_engine::{MediaTime, MediaType, Result, Sample, StreamDescriptor};
+use tokio::sync::mpsc;
+
+use super::super::session::MediaSession;
+use crate::pipeline::sink::{Grabbed, GrabbedItem};
+
+/// The samples of one stream. Ends after the last one.
+///
+/// An error stands in place of what could not be delivered; after it the stream goes on with what is intact, or ends.
+/// Dropping the stream stops its part of the session; with the reader dropped too, everything.
+pub struct SampleStream {
+    session: MediaSession,
+    descriptor: StreamDescriptor,
+    media_type: MediaType,
+    items: mpsc::Receiver<GrabbedItem>,
+    epoch: Epoch,
+    name: String,
+    shared_views: bool,
+    ended: bool,
+}
+
+impl SampleStream {
+    pub(super) fn new(
+        session: MediaSession,
+        descriptor: StreamDescriptor,
+        media_type: MediaType,
+        items: mpsc::Receiver<GrabbedItem>,
+        name: String,
+        shared_views: bool,
+    ) -> Self {
+        Self {
+            session,
+            descriptor,
+            media_type,
+            items,
+            epoch: Epoch::default(),
+            name,
+            shared_views,
+            ended: false,
+        }
+    }
+
+    /// The stream in its container.
+    pub fn descriptor(&self) -> &StreamDescriptor {
+        &self.descriptor
+    }
+
+    /// The type of the sample that was given last; before the first one, what was negotiated.
+    pub fn media_type(&self) -> &MediaType {
+        &self.media_type
+    }
+
+    /// Goes on at another position, in all streams that were opened together with this one.
+    ///
+    /// # Errors
+    /// `InvalidPosition`, `NotSeekable`.
+    pub async fn seek(&mut self, position: MediaTime) -> Result<()> {
+        self.session.start(Some(position)).await?;
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.ended = false;
+        Ok(())
+    }
+}
+
+impl Stream for SampleStream {
+    type Item = Result<Sample>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        while !this.ended {
+            let Some(item) = std::task::ready!(this.items.poll_recv(cx)) else {
+                this.ended = true;
+                break;
+            };
+            if item.epoch < this.epoch {
+                continue;
+            }
+            this.epoch = item.epoch;
+            match item.what {
+                Grabbed::Format(media_type) => this.media_type = media_type,
+                Grabbed::Sample(mut sample) => {
+                    if !this.shared_views {
+                        // The host can still write what it sent: the application gets a copy that it cannot.
+                        sample.payload = sample.payload.into_private();
+                    }
+                    return Poll::Ready(Some(Ok(sample)));
+                }
+                Grabbed::Fault(error) => return Poll::Ready(Some(Err(error.of_input(this.name.clone())))),
+                Grabbed::End => this.ended = true,
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl fmt::Debug for SampleStream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "SampleStream({} of {})", self.media_type, self.name)
+    }
+}

@@ -1,0 +1,10 @@
+//! Hosts: the process on the other side of the wall, and the actor in it that creates everything else.
+
+mod connection;
+mod init;
+mod pmp_host;
+
+pub use connection::{Host, HostConnection};
+pub use init::init;
+pub(crate) use pmp_host::{PmpHostActor, create_object};
+pub use pmp_host::{CreateObject, CreateSession, CreatedObject, DescribeHost, HostFacts, PmpHost, SOURCE_RESOLVER};

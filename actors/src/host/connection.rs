@@ -1,0 +1,144 @@
+//! The application's side of a host: starting it and talking to it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use portcullis_engine::error::HostExit;
+use portcullis_engine::media::HeapAllocator;
+use portcullis_engine::{Error, ErrorKind, Result};
+use portcullis_transport::{Endpoint, HostCommand, HostProcess, HostProgram, TransportError};
+
+use super::init::is_initialised;
+use super::{PmpHost, PmpHostActor};
+use crate::bridge::{Handle, Link, LinkLost};
+use crate::registry::Registry;
+use crate::runtime;
+
+/// How long a link that broke waits for its host's end, to say how it ended.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
+
+/// Which program is the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    program: HostProgram,
+}
+
+impl Host {
+    /// The running program itself, which must call [`host::init`](crate::host::init) first thing in `main`.
+    pub fn current() -> Self {
+        Self::default()
+    }
+
+    /// Another program that calls `host::init`.
+    pub fn program(path: impl Into<PathBuf>) -> Self {
+        Self {
+            program: HostProgram::Path(path.into()),
+        }
+    }
+
+    /// Starts the host and connects to it.
+    ///
+    /// # Errors
+    /// `HostStart` that says why; `HostLost` if it ends at once.
+    pub async fn start(&self) -> Result<HostConnection> {
+        if self.program == HostProgram::CurrentExe && !is_initialised() {
+            return Err(Error::new(ErrorKind::HostStart(
+                "this program cannot be its own host; add `portcullis::host::init(portcullis::builtin());` as the first line of \
+                 `main`, or name a host program"
+                    .into(),
+            )));
+        }
+        let command = HostCommand::new(self.program.clone());
+        let (process, socket) = command.spawn().await.map_err(|error| {
+            Error::new(ErrorKind::HostStart(error.to_string().into()))
+        })?;
+        let process = Arc::new(process);
+        let watched = process.exited();
+        let pid = process.pid();
+        let (pmp, lost) = runtime::run(move || async move {
+            let diagnose = Box::new(move |end: TransportError| host_lost(pid, end, watched).boxed_local());
+            let link = Link::connect(Endpoint::unix(socket), 0, None, diagnose).await?;
+            Ok((link.root::<PmpHost>()?, link.lost()))
+        })
+        .await?;
+        Ok(HostConnection {
+            pmp,
+            process: Some(process),
+            lost: Some(lost),
+        })
+    }
+}
+
+/// Why a link to a host has ended: how the process did, or what broke the link while it still runs.
+async fn host_lost(pid: u32, end: TransportError, exited: impl Future<Output = portcullis_transport::HostExit>) -> Error {
+    if let TransportError::Protocol { .. } = end {
+        return Error::new(ErrorKind::Protocol(end.to_string().into()));
+    }
+    let exit = match tokio::time::timeout(EXIT_WAIT, exited).await {
+        Ok(exit) => HostExit {
+            pid,
+            code: exit.code(),
+            signal: exit.signal(),
+            last_words: exit.last_words,
+        },
+        Err(_) => HostExit {
+            pid,
+            ..HostExit::default()
+        },
+    };
+    Error::new(ErrorKind::HostLost(exit))
+}
+
+/// A connected host. The process ends with the last clone.
+#[derive(Clone)]
+pub struct HostConnection {
+    pmp: Handle<PmpHost>,
+    process: Option<Arc<HostProcess>>,
+    lost: Option<LinkLost>,
+}
+
+impl HostConnection {
+    /// The same interface without a process: everything is created in the application.
+    ///
+    /// # Errors
+    /// `Cancelled` if the process is ending.
+    pub async fn in_process(registry: Arc<Registry>) -> Result<Self> {
+        let pmp = runtime::run(move || async move { Ok(PmpHostActor::create(registry, Arc::new(HeapAllocator))) }).await?;
+        Ok(Self {
+            pmp,
+            process: None,
+            lost: None,
+        })
+    }
+
+    /// The host's actor.
+    pub fn pmp_host(&self) -> &Handle<PmpHost> {
+        &self.pmp
+    }
+
+    /// The process id of where sessions and objects are created.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
+    }
+
+    /// Watches for the host's end; `None` in the application's own process.
+    pub fn lost(&self) -> Option<LinkLost> {
+        self.lost.clone()
+    }
+
+    /// Kills the host process, if there is one.
+    pub fn kill(&self) {
+        if let Some(process) = &self.process {
+            process.kill();
+        }
+    }
+}
+
+impl fmt::Debug for HostConnection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "HostConnection(process {})", self.pid())
+    }
+}

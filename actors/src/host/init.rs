@@ -1,0 +1,83 @@
+//! The host's own side: one call first thing in `main`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use actix_rt::System;
+use futures::FutureExt;
+use portcullis_engine::{Error, Result, SampleAllocator, SampleBuffer};
+use portcullis_transport::{Endpoint, host};
+
+use super::PmpHostActor;
+use crate::bridge::{Link, SlotAllocator};
+use crate::registry::Registry;
+
+/// Exit code of a host that could not serve: EX_SOFTWARE of sysexits.
+const HOST_FAILED: i32 = 70;
+
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// Makes this program able to be its own host. Call it first thing in `main`, before any thread.
+///
+/// In an ordinary process it returns at once. In a process that was started as a host it serves the application that
+/// started it and never returns: the process ends when the application goes.
+pub fn init(registry: Registry) {
+    INITIALISED.store(true, Ordering::Relaxed);
+    let socket = match host::endpoint() {
+        Ok(None) => return,
+        Ok(Some(socket)) => socket,
+        Err(error) => fail(&error.to_string()),
+    };
+    match serve(Endpoint::unix(socket), registry) {
+        Ok(()) => std::process::exit(0),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Whether `init` was called here: whether this program can be its own host.
+pub(super) fn is_initialised() -> bool {
+    INITIALISED.load(Ordering::Relaxed)
+}
+
+fn fail(why: &str) -> ! {
+    // The application keeps a host's last words.
+    eprintln!("portcullis host: {why}");
+    std::process::exit(HOST_FAILED)
+}
+
+fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
+    System::new().block_on(async move {
+        let memory = Arc::new(LateAllocator::default());
+        let root = PmpHostActor::create(Arc::new(registry), Arc::clone(&memory) as Arc<dyn SampleAllocator>);
+        let link = Link::connect(
+            endpoint,
+            1,
+            Some(root.into_any()),
+            Box::new(|_| async { Error::cancelled() }.boxed_local()),
+        )
+        .await?;
+        memory.set(link.allocator());
+        link.lost().wait().await;
+        Ok(())
+    })
+}
+
+/// The link's memory, which exists only once the link does.
+#[derive(Debug, Default)]
+struct LateAllocator(std::sync::OnceLock<Arc<SlotAllocator>>);
+
+impl LateAllocator {
+    fn set(&self, memory: Arc<SlotAllocator>) {
+        // Set once, before the first frame is read.
+        let _ = self.0.set(memory);
+    }
+}
+
+impl SampleAllocator for LateAllocator {
+    fn allocate(&self, len: usize) -> SampleBuffer {
+        match self.0.get() {
+            Some(memory) => memory.allocate(len),
+            None => SampleBuffer::heap(len),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What an application can give as input, and the task that reads it.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use portcullis_engine::{Error, ErrorKind, Result};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt};
+use tokio::sync::mpsc;
+
+use super::{Access, ByteStreamActor, OpenedStream, Read};
+use crate::bridge::FileDescriptor;
+
+/// What an application can give as input.
+///
+/// A path, a `file:` URL and an opened file cross a process wall as one read-only descriptor; everything else stays in the
+/// application and is read through an actor.
+pub enum Input {
+    /// A file by its path.
+    Path(PathBuf),
+    /// A URL; `file:` is supported.
+    Url(String),
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// An opened file.
+    File(File),
+    /// Anything that reads and seeks.
+    Seekable(Box<dyn AsyncReadSeek>),
+    /// A body that comes once, from its beginning to its end: an upload.
+    Stream(BoxStream<'static, io::Result<Bytes>>),
+}
+
+/// Something that reads and seeks without blocking.
+pub trait AsyncReadSeek: AsyncRead + AsyncSeek + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncSeek + Send + Unpin + 'static> AsyncReadSeek for T {}
+
+impl Input {
+    /// An input that reads and seeks.
+    pub fn seekable(input: impl AsyncRead + AsyncSeek + Send + Unpin + 'static) -> Self {
+        Self::Seekable(Box::new(input))
+    }
+
+    /// An input that comes once, such as the body of an upload.
+    pub fn stream(body: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self::Stream(body.boxed())
+    }
+
+    /// The path of a path or `file:` URL.
+    fn path(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Path(path) => Ok(Some(path.clone())),
+            Self::Url(url) => file_path(url).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The path, if this is a file by its path or URL.
+    pub(crate) fn local_path(&self) -> Option<PathBuf> {
+        self.path().ok().flatten()
+    }
+
+    /// A name for messages: the path or URL, or what kind of input it is.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Url(url) => url.clone(),
+            Self::Bytes(bytes) => format!("{} bytes in memory", bytes.len()),
+            Self::File(_) => "opened file".into(),
+            Self::Seekable(_) => "reader".into(),
+            Self::Stream(_) => "stream".into(),
+        }
+    }
+
+    /// Opens the input in this process, on an arbiter.
+    pub(crate) async fn open(self) -> Result<OpenedStream> {
+        let name = self.name();
+        let path = self.path()?;
+        let extension = path
+            .as_deref()
+            .and_then(Path::extension)
+            .map(|extension| extension.to_string_lossy().to_lowercase());
+        let stream = |access, len, seekable| OpenedStream {
+            access,
+            len,
+            seekable,
+            name: name.clone(),
+            extension: extension.clone(),
+            mime_type: None,
+        };
+        let file = match (self, path) {
+            (Self::File(file), _) => file,
+            (_, Some(path)) => {
+                let what = path.display().to_string();
+                tokio::task::spawn_blocking(move || File::open(path))
+                    .await
+                    .map_err(|_| Error::cancelled())?
+                    .map_err(|error| Error::io(what, &error))?
+            }
+            (Self::Bytes(bytes), _) => {
+                let len = bytes.len() as u64;
+                if len <= 64 << 10 {
+                    return Ok(stream(Access::Bytes(bytes), Some(len), true));
+                }
+                let actor = ByteStreamActor::create(Readable::Bytes(bytes));
+                return Ok(stream(Access::Actor(actor), Some(len), true));
+            }
+            (Self::Seekable(mut input), _) => {
+                let len = input.seek(io::SeekFrom::End(0)).await.map_err(|error| Error::io(name.clone(), &error))?;
+                let actor = ByteStreamActor::create(Readable::Seekable(input));
+                return Ok(stream(Access::Actor(actor), Some(len), true));
+            }
+            (Self::Stream(body), _) => {
+                let actor = ByteStreamActor::create(Readable::Stream {
+                    body,
+                    rest: Bytes::new(),
+                    position: 0,
+                });
+                return Ok(stream(Access::Actor(actor), None, false));
+            }
+            (Self::Path(_) | Self::Url(_), None) => return Err(Error::invalid_argument("an input without a path")),
+        };
+        let metadata = file.metadata().map_err(|error| Error::io(name.clone(), &error))?;
+        if metadata.is_dir() {
+            return Err(Error::new(ErrorKind::Io {
+                what: name.into(),
+                os: "it is a directory".into(),
+            }));
+        }
+        if metadata.is_file() {
+            let descriptor = FileDescriptor::new(file.into());
+            return Ok(stream(Access::File(descriptor), Some(metadata.len()), true));
+        }
+        // A pipe or device comes once, from its beginning to its end.
+        let body = tokio_file_stream(file);
+        let actor = ByteStreamActor::create(Readable::Stream {
+            body,
+            rest: Bytes::new(),
+            position: 0,
+        });
+        Ok(stream(Access::Actor(actor), None, false))
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Input({})", self.name())
+    }
+}
+
+impl From<PathBuf> for Input {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&Path> for Input {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<&str> for Input {
+    /// A path, or a URL if it has a scheme of two letters or more.
+    fn from(text: &str) -> Self {
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+        match scheme {
+            Some(s) if s.len() > 1 && s.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c)) => {
+                Self::Url(text.to_owned())
+            }
+            _ => Self::Path(text.into()),
+        }
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<Bytes> for Input {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Input {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<File> for Input {
+    fn from(file: File) -> Self {
+        Self::File(file)
+    }
+}
+
+impl From<tokio::fs::File> for Input {
+    fn from(file: tokio::fs::File) -> Self {
+        match file.try_into_std() {
+            Ok(file) => Self::File(file),
+            // An operation is under way: it goes on as a reader.
+            Err(file) => Self::seekable(file),
+        }
+    }
+}
+
+/// The path of a `file:` URL (RFC 8089): `file:/a`, `file:///a`, `file://localhost/a`, with percent escapes; `file:a` is relative.
+fn file_path(url: &str) -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+
+    let (scheme, rest) = url.split_once(':').unwrap_or(("file", url));
+    if !scheme.eq_ignore_ascii_case("file") {
+        return Err(Error::new(ErrorKind::UnsupportedScheme {
+            scheme: scheme.to_lowercase().into(),
+        }));
+    }
+    let path = match rest.strip_prefix("//") {
+        Some(authority) => {
+            let slash = authority.find('/').unwrap_or(authority.len());
+            let host = &authority[..slash];
+            if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+                return Err(Error::invalid_argument(format!("{url}: files of another machine")));
+            }
+            &authority[slash..]
+        }
+        None => rest,
+    };
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut left = path.as_bytes();
+    while let [first, tail @ ..] = left {
+        let escape = (*first == b'%')
+            .then(|| std::str::from_utf8(tail.get(..2)?).ok())
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escape {
+            Some(byte) => {
+                bytes.push(byte);
+                left = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                left = tail;
+            }
+        }
+    }
+    if bytes.contains(&0) {
+        return Err(Error::invalid_argument(format!("{url}: a path with a zero byte")));
+    }
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+}
+
+fn tokio_file_stream(file: File) -> BoxStream<'static, io::Result<Bytes>> {
+    let file = tokio::fs::File::from_std(file);
+    futures::stream::try_unfold(file, |mut file| async move {
+        let mut chunk = BytesMut::with_capacity(64 << 10);
+        let count = file.read_buf(&mut chunk).await?;
+        Ok((count > 0).then(|| (chunk.freeze(), file)))
+    })
+    .boxed()
+}
+
+/// What an actor reads.
+pub(crate) enum Readable {
+    Bytes(Bytes),
+    Seekable(Box<dyn AsyncReadSeek>),
+    Stream {
+        body: BoxStream<'static, io::Result<Bytes>>,
+        rest: Bytes,
+        position: u64,
+    },
+}
+
+/// Serves reads until nobody can ask any more.
+pub(super) async fn serve(mut input: Readable, mut reads: mpsc::Receiver<Read>) {
+    while let Some((read, mut answer)) = reads.recv().await {
+        let outcome = tokio::select! {
+            outcome = input.read(read.at, read.len as usize) => outcome,
+            // A stream's data would be lost if its read were dropped: only positions can be read again.
+            () = answer.closed(), if input.can_read_again() => continue,
+        };
+        // The asker may have gone.
+        let _ = answer.send(outcome.map_err(|error| Error::io("read of the input", &error)));
+    }
+}
+
+impl Readable {
+    fn can_read_again(&self) -> bool {
+        !matches!(self, Self::Stream { .. })
+    }
+
+    async fn read(&mut self, at: u64, len: usize) -> io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => {
+                let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(bytes.slice(from..from.saturating_add(len).min(bytes.len())))
+            }
+            Self::Seekable(input) => {
+                input.seek(io::SeekFrom::Start(at)).await?;
+                let mut bytes = Vec::with_capacity(len);
+                // Full chunks: a short one would cost another round trip.
+                input.take(len as u64).read_to_end(&mut bytes).await?;
+                Ok(bytes.into())
+            }
+            Self::Stream { body, rest, position } => {
+                if at != *position {
+                    return Err(io::ErrorKind::NotSeekable.into());
+                }
+                while rest.is_empty() {
+                    match body.next().await {
+                        Some(chunk) => *rest = chunk?,
+                        None => return Ok(Bytes::new()),
+                    }
+                }
+                let bytes = rest.split_to(len.min(rest.len()));
+                *position += bytes.len() as u64;
+                Ok(bytes)
+            }
+        }
+    }
+}

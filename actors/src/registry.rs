@@ -1,0 +1,135 @@
+//! The components of a process, with those that have messages of their own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use portcullis_engine::component::{ByteStreamHandler, Component};
+use portcullis_engine::{
+    ContentLimits, MediaSink as SinkComponent, MediaSource as SourceComponent, Registry as Components, Result, SampleAllocator,
+    Settings, Transform as TransformComponent,
+};
+
+use crate::bridge::{AnyHandle, Handle};
+use crate::interactive::{ControlActor, Interactive};
+use crate::pipeline::transform::{TransformActor, TransformObject};
+use crate::worker::Worker;
+
+/// What objects are created with.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    /// Memory for what is put out.
+    pub(crate) allocator: Arc<dyn SampleAllocator>,
+    /// What content may ask for.
+    pub(crate) limits: ContentLimits,
+}
+
+type CreateInteractive =
+    Arc<dyn Fn(&Settings, Environment) -> LocalBoxFuture<'static, Result<(TransformObject, AnyHandle)>> + Send + Sync>;
+
+/// The components of a process. Registration is explicit; a class that is registered again replaces the one before.
+///
+/// A host has the registry that was given to [`host::init`](crate::host::init).
+#[derive(Clone, Default)]
+pub struct Registry {
+    components: Components,
+    interactive: HashMap<&'static str, CreateInteractive>,
+}
+
+impl Registry {
+    /// A registry without components.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The plain components.
+    pub fn components(&self) -> &Components {
+        &self.components
+    }
+
+    /// The plain components, to register more.
+    pub fn components_mut(&mut self) -> &mut Components {
+        &mut self.components
+    }
+
+    /// With a decoder, converter or other transform.
+    #[must_use]
+    pub fn with_transform<C: Component + TransformComponent>(mut self) -> Self {
+        self.components.transform::<C>();
+        self
+    }
+
+    /// With a source.
+    #[must_use]
+    pub fn with_source<C: Component + SourceComponent>(mut self) -> Self {
+        self.components.source::<C>();
+        self
+    }
+
+    /// With a sink.
+    #[must_use]
+    pub fn with_sink<C: Component + SinkComponent>(mut self) -> Self {
+        self.components.sink::<C>();
+        self
+    }
+
+    /// With a container.
+    #[must_use]
+    pub fn with_byte_stream_handler<C: Component + ByteStreamHandler>(mut self) -> Self {
+        self.components.byte_stream_handler::<C>();
+        self
+    }
+
+    /// With a transform that has messages of its own.
+    #[must_use]
+    pub fn with_interactive<C: Interactive + TransformComponent + Unpin>(mut self) -> Self {
+        self.components.transform::<C>();
+        let create: CreateInteractive = Arc::new(|settings, environment| {
+            let settings = settings.clone();
+            async move {
+                let build = move || C::new(settings.parse(C::INFO.class)?);
+                let worker = if C::INFO.inline {
+                    Worker::inline(build)?
+                } else {
+                    Worker::spawn(C::INFO.class, build).await?
+                };
+                let control: Handle<C::Interface> = ControlActor::create(worker.clone());
+                let object = TransformActor::create(worker, environment.allocator, environment.limits);
+                Ok((object, control.into_any()))
+            }
+            .boxed_local()
+        });
+        self.interactive.insert(C::INFO.class, create);
+        self
+    }
+
+    /// Creates a transform's actor on this arbiter, with its own messages if it has some.
+    pub(crate) async fn create_transform(
+        self: &Arc<Self>,
+        class: &str,
+        settings: &Settings,
+        environment: Environment,
+    ) -> Result<(TransformObject, Option<AnyHandle>)> {
+        if let Some(create) = self.interactive.get(class) {
+            let (object, control) = create(settings, environment).await?;
+            return Ok((object, Some(control)));
+        }
+        let inline = self.components.get(class).is_some_and(|entry| entry.info().inline);
+        let (registry, name, settings) = (Arc::clone(self), class.to_owned(), settings.clone());
+        let build = move || registry.components.create_transform(&name, &settings);
+        let worker = if inline {
+            Worker::inline(build)?
+        } else {
+            Worker::spawn(class, build).await?
+        };
+        Ok((TransformActor::create(worker, environment.allocator, environment.limits), None))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_set().entries(self.components.iter()).finish()
+    }
+}

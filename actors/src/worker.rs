@@ -1,0 +1,181 @@
+//! Where a component runs: on a thread of its own, or, when it is cheap, on the arbiter itself.
+//!
+//! A component is built on the thread that runs it and need not be `Send`. A panic is caught, ends the component and is
+//! reported as `Panicked`; its neighbours go on.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use portcullis_engine::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+/// Jobs that wait for one worker. A node has one job under way at a time; control adds a few.
+const QUEUE: usize = 64;
+
+type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// A component and where it runs.
+pub(crate) enum Worker<T: 'static> {
+    /// A thread of its own, ended when the last clone is dropped and its job is done.
+    Thread(SyncSender<Job<T>>),
+    /// The arbiter's thread.
+    Inline(Rc<RefCell<Option<T>>>),
+}
+
+impl<T> Clone for Worker<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Thread(jobs) => Self::Thread(jobs.clone()),
+            Self::Inline(component) => Self::Inline(Rc::clone(component)),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Worker<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Thread(_) => "Worker::Thread",
+            Self::Inline(_) => "Worker::Inline",
+        })
+    }
+}
+
+impl<T> Worker<T> {
+    /// Builds a component on a thread of its own.
+    ///
+    /// # Errors
+    /// What `build` answers; `Panicked`; `Io` when the system gives no thread.
+    pub(crate) async fn spawn(name: &str, build: impl FnOnce() -> Result<T> + Send + 'static) -> Result<Self> {
+        let (jobs, queue) = sync_channel::<Job<T>>(QUEUE);
+        let (built, outcome) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(name.chars().take(15).collect())
+            .spawn(move || {
+                let mut component = match guarded(build) {
+                    Ok(component) => {
+                        if built.send(Ok(())).is_err() {
+                            return;
+                        }
+                        component
+                    }
+                    Err(error) => {
+                        // Whoever asked may have gone; then nobody needs the reason.
+                        let _ = built.send(Err(error));
+                        return;
+                    }
+                };
+                while let Ok(job) = queue.recv() {
+                    job(&mut component);
+                }
+            })
+            .map_err(|error| Error::io("a worker thread", &error))?;
+        outcome.await.unwrap_or_else(|_| Err(Error::cancelled()))?;
+        Ok(Self::Thread(jobs))
+    }
+
+    /// Builds a cheap component that runs on this arbiter.
+    ///
+    /// # Errors
+    /// What `build` answers; `Panicked`.
+    pub(crate) fn inline(build: impl FnOnce() -> Result<T>) -> Result<Self> {
+        Ok(Self::Inline(Rc::new(RefCell::new(Some(guarded(build)?)))))
+    }
+
+    /// Runs `job` on the component. The job runs to its end also when the future is dropped.
+    ///
+    /// # Errors
+    /// What `job` answers; `Panicked`, after which the component is gone.
+    pub(crate) fn call<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut T) -> Result<R> + Send + 'static,
+    ) -> LocalBoxFuture<'static, Result<R>> {
+        match self {
+            Self::Thread(jobs) => {
+                let (done, result) = oneshot::channel();
+                let queued = jobs.try_send(Box::new(move |component| {
+                    let outcome = guarded(|| job(component));
+                    let panicked = outcome.as_ref().err().is_some_and(is_panic);
+                    // The caller may have gone.
+                    let _ = done.send(outcome);
+                    if panicked {
+                        // Ends this thread and drops the component: it may be in any state.
+                        std::panic::resume_unwind(Box::new("component ended by its panic"));
+                    }
+                }));
+                if queued.is_err() {
+                    return std::future::ready(Err(Error::new(ErrorKind::ActorStopped))).boxed_local();
+                }
+                async move { result.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ActorStopped))) }.boxed_local()
+            }
+            Self::Inline(component) => {
+                let outcome = match component.try_borrow_mut() {
+                    Ok(mut component) => match component.as_mut() {
+                        Some(alive) => {
+                            let outcome = guarded(|| job(alive));
+                            if outcome.as_ref().err().is_some_and(is_panic) {
+                                *component = None;
+                            }
+                            outcome
+                        }
+                        None => Err(Error::new(ErrorKind::ActorStopped)),
+                    },
+                    Err(_) => Err(Error::invalid_request("a component was called from within itself")),
+                };
+                std::future::ready(outcome).boxed_local()
+            }
+        }
+    }
+}
+
+fn is_panic(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Panicked { .. })
+}
+
+fn guarded<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        Err(Error::new(ErrorKind::Panicked {
+            message: panic_text(&*panic).into(),
+        }))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_and_the_component_is_gone() {
+        futures::executor::block_on(async {
+            for worker in [
+                Worker::spawn("test", || Ok(1)).await.expect("builds"),
+                Worker::inline(|| Ok(1)).expect("builds"),
+            ] {
+                assert_eq!(worker.call(|n| Ok(*n + 1)).await, Ok(2));
+                let error = worker.call::<()>(|_| panic!("oops {}", 7)).await.expect_err("panics");
+                assert_eq!(error.kind(), &ErrorKind::Panicked { message: "oops 7".into() });
+                assert!(worker.call(|n| Ok(*n)).await.is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_send_is_built_where_it_runs() {
+        futures::executor::block_on(async {
+            let worker = Worker::spawn("test", || Ok(Rc::new(5))).await.expect("builds");
+            assert_eq!(worker.call(|n| Ok(**n)).await, Ok(5));
+        });
+    }
+}

@@ -1,0 +1,49 @@
+//! `#[derive(Remote)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, LitInt, LitStr, Result, Type};
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let mut reply: Type = syn::parse_quote!(());
+    let mut name = None::<LitStr>;
+    let mut deadline = quote!(::core::option::Option::Some(::core::time::Duration::from_secs(5)));
+    for attribute in input.attrs.iter().filter(|a| a.path().is_ident("remote")) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("reply") {
+                reply = meta.value()?.parse()?;
+            } else if meta.path.is_ident("name") {
+                name = Some(meta.value()?.parse()?);
+            } else if meta.path.is_ident("deadline_ms") {
+                let millis: LitInt = meta.value()?.parse()?;
+                deadline = quote!(::core::option::Option::Some(::core::time::Duration::from_millis(#millis)));
+            } else if meta.path.is_ident("no_deadline") {
+                deadline = quote!(::core::option::Option::None);
+            } else {
+                return Err(meta.error("expected reply, name, deadline_ms or no_deadline"));
+            }
+            Ok(())
+        })?;
+    }
+    let ident = &input.ident;
+    let name = match name {
+        Some(name) => quote!(#name),
+        None => {
+            let text = LitStr::new(&ident.to_string(), ident.span());
+            quote!(::core::concat!(::core::env!("CARGO_PKG_NAME"), ".", #text))
+        }
+    };
+    let (impl_generics, type_generics, bounds) = input.generics.split_for_impl();
+    Ok(quote! {
+        #[automatically_derived]
+        impl #impl_generics ::portcullis::__derive::actix::Message for #ident #type_generics #bounds {
+            type Result = ::core::result::Result<#reply, ::portcullis::__derive::Error>;
+        }
+        #[automatically_derived]
+        impl #impl_generics ::portcullis::__derive::Remote for #ident #type_generics #bounds {
+            type Reply = #reply;
+            const NAME: &'static str = #name;
+            const DEADLINE: ::core::option::Option<::core::time::Duration> = #deadline;
+        }
+    })
+}
