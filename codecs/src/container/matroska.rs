@@ -18,6 +18,8 @@ mod track;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;
 
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::{

@@ -16,7 +16,11 @@ pub(crate) mod vorbis;
 #[cfg(test)]
 pub(crate) mod oracle;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;
 
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::{

@@ -158,7 +158,7 @@ fn position_of(sample: &Sample) -> Option<u64> {
 }
 
 /// Removes the index, so that positions are found by walking.
-fn without_cues(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(super) fn without_cues(mut bytes: Vec<u8>) -> Vec<u8> {
     for id in [ids::CUES, ids::SEEK_HEAD] {
         let id = id.to_be_bytes();
         while let Some(at) = bytes.windows(4).position(|four| four == id) {
@@ -213,7 +213,11 @@ fn every_position_is_found() {
                             (b.time, position_of(b)),
                             "{place}"
                         );
-                        assert_eq!(b.flags.preroll, step > 0 && b.is_before(position), "{place}");
+                        assert_eq!(
+                            b.flags.preroll,
+                            step > 0 && b.is_before(position),
+                            "{place}"
+                        );
                         assert_eq!(a.attributes, b.attributes, "{place}");
                     }
                     let is_last_key = |s: &Sample| s.flags.key && s.time <= position;

@@ -1,12 +1,16 @@
 //! The test media and what other programs say of them, for the tests of this crate's containers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use md5::{Digest, Md5};
 use portcullis_engine::component::{MemorySource, OpenContext};
-use portcullis_engine::{ByteStreamHandler, Error, MediaSource, Result, Sample, StreamId};
+use portcullis_engine::{
+    ByteSource, ByteStreamHandler, Error, MediaSource, Result, Sample, StreamId,
+};
 
 /// A line of a packet index: times in the stream's time base.
 #[derive(Debug, Clone)]
@@ -116,5 +120,51 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 % limit.max(1) as u64) as usize
+    }
+}
+
+/// An input that counts the bytes that are read of it.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    input: MemorySource,
+    count: Arc<AtomicU64>,
+}
+
+impl Counting {
+    pub(crate) fn new(bytes: Vec<u8>, seekable: bool) -> (Self, Arc<AtomicU64>) {
+        let input = if seekable {
+            MemorySource::new(bytes)
+        } else {
+            MemorySource::forward_only(bytes)
+        };
+        let count = Arc::new(AtomicU64::new(0));
+        let counting = Self {
+            input,
+            count: Arc::clone(&count),
+        };
+        (counting, count)
+    }
+}
+
+impl Read for Counting {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let got = self.input.read(into)?;
+        self.count.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}
+
+impl Seek for Counting {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.input.seek(to)
+    }
+}
+
+impl ByteSource for Counting {
+    fn byte_len(&self) -> Option<u64> {
+        self.input.byte_len()
+    }
+    fn is_seekable(&self) -> bool {
+        self.input.is_seekable()
     }
 }

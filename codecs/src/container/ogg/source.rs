@@ -38,7 +38,9 @@ impl OggSource {
         }
         let mut chained = false;
         if can_seek {
-            for (serial, granule) in last_granules(&mut demuxer)? {
+            let (last, begins) = last_granules(&mut demuxer)?;
+            chained = begins;
+            for (serial, granule) in last {
                 match demuxer.streams.iter().position(|s| s.serial == serial) {
                     Some(index) if demuxer.streams[index].mapping.is_known() => {
                         let end = demuxer.streams[index].time_of(granule);
@@ -192,6 +194,7 @@ impl MediaSource for OggSource {
     fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
         while let Some((id, mut sample)) = self.demuxer.next()? {
             self.reached = self.reached.max(sample.time);
+            self.chained |= !self.demuxer.in_first_link();
             if !self.selected.contains(&id) {
                 continue;
             }
@@ -208,15 +211,19 @@ impl MediaSource for OggSource {
     }
 }
 
-/// The last granule position of each stream, from the end of the input; the reader is put back.
-fn last_granules(demuxer: &mut Demuxer) -> Result<Vec<(u32, u64)>> {
+/// The last granule position of each stream, and whether another link begins there, from the end of the input; the reader
+/// is put back.
+fn last_granules(demuxer: &mut Demuxer) -> Result<(Vec<(u32, u64)>, bool)> {
     let reader = &mut demuxer.reader;
     let here = reader.position();
     let mut last: Vec<(u32, u64)> = Vec::new();
+    let mut begins = false;
     if let Some(len) = reader.len() {
         let mut from = len.saturating_sub(2 * MAX_PAGE as u64);
         while let Some(page) = Page::find(reader, from, len)? {
             from = page.body_at + page.body.len() as u64;
+            // First pages at the begin of the input are those of the first link.
+            begins |= page.begins() && page.at >= here;
             let Some(granule) = page.granule else {
                 continue;
             };
@@ -231,5 +238,5 @@ fn last_granules(demuxer: &mut Demuxer) -> Result<Vec<(u32, u64)>> {
         }
     }
     reader.seek(here)?;
-    Ok(last)
+    Ok((last, begins))
 }

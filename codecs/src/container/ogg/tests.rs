@@ -258,7 +258,7 @@ fn no_mutant_panics_or_grows() {
     }
 }
 
-fn repair(bytes: &mut [u8]) {
+pub(super) fn repair(bytes: &mut [u8]) {
     let mut at = 0;
     while at + 27 <= bytes.len() {
         let lacing = usize::from(bytes[at + 26]);
