@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::obu::{Sequence, frame_count, sequence};
 use super::guard::guarded;
-use super::picture::{Extra, PictureWriter, Plane, Shape};
+use super::picture::{Extra, PictureWriter, Plane, Shape, accept};
 
 const CODEC: &str = "av1";
 
@@ -93,9 +93,7 @@ impl std::fmt::Debug for Av1 {
 
 impl Transform for Av1 {
     fn set_input(&mut self, input: &MediaType) -> Result<Vec<MediaType>> {
-        if input.subtype != Subtype::AV1 {
-            return Err(Error::invalid_type(input, "not AV1"));
-        }
+        accept(input, Subtype::AV1)?;
         self.decoder = None;
         self.pending.clear();
         let record = input.private_data().unwrap_or_default();
@@ -221,9 +219,17 @@ impl Av1 {
             (dav1d::Error::UnsupportedBitstream, _) => {
                 Error::unsupported_codec(CODEC, "a feature that the decoder does not know")
             }
-            (_, Some(sequence)) if sequence.pixels() > limits.max_pixels => {
+            // What it answers for a picture beyond the limit.
+            (dav1d::Error::UnknownError(_), Some(sequence))
+                if sequence.pixels() > limits.max_pixels =>
+            {
                 Error::limit("pixels", limits.max_pixels, sequence.pixels())
             }
+            (dav1d::Error::InvalidArgument, _) => Error::undecodable(
+                CODEC,
+                time,
+                "the temporal unit is damaged, or refers to pictures that are missing",
+            ),
             (error, _) => Error::undecodable(CODEC, time, error.to_string()),
         }
     }

@@ -12,8 +12,8 @@ mod sps;
 use std::collections::BTreeMap;
 
 use portcullis_engine::{
-    Component, ComponentInfo, ContentLimits, Error, MediaTime, MediaType, Output, Payload,
-    PixelFormat, Registry, Result, Sample, Subtype, Transform,
+    Component, ComponentInfo, ContentLimits, Error, ErrorKind, MediaTime, MediaType, Output,
+    Payload, PixelFormat, Registry, Result, Sample, Subtype, Transform,
 };
 use rusty_h264::{DecodeError, Decoder, YuvFrame};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use self::nal::{
 use self::reorder::Reorder;
 use self::sps::Sps;
 use super::guard::guarded;
-use super::picture::{Extra, PictureWriter, Plane, Shape};
+use super::picture::{Extra, PictureWriter, Plane, Shape, accept};
 
 const CODEC: &str = "h264";
 
@@ -51,9 +51,8 @@ pub struct H264Settings {}
 pub struct H264 {
     decoder: Decoder,
     framing: Framing,
-    /// Parameter sets with their NAL units: a decoder that is made anew gets them again.
-    sps: BTreeMap<u32, (Sps, Vec<u8>)>,
-    pps: BTreeMap<u32, (Pps, Vec<u8>)>,
+    sps: ParameterSets<Sps>,
+    pps: ParameterSets<Pps>,
     /// Whether the reference pictures are whole.
     sync: Sync,
     /// The library still holds an incomplete picture and will report it once more when the next one starts.
@@ -64,6 +63,13 @@ pub struct H264 {
     writer: PictureWriter,
     scratch: Vec<u8>,
 }
+
+/// Parameter sets by id, each with its NAL unit: a decoder that is made anew gets it again. One that asks for what no
+/// decoder has is kept as the refusal: a stream may carry it without using it.
+type ParameterSets<T> = BTreeMap<u32, (Result<T>, Vec<u8>)>;
+
+/// Bytes of the largest parameter set: the standard's largest lists take less.
+const MAX_PARAMETER_SET: usize = 4096;
 
 /// Whether pictures can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,33 +140,26 @@ impl std::fmt::Debug for H264 {
 
 impl Transform for H264 {
     fn set_input(&mut self, input: &MediaType) -> Result<Vec<MediaType>> {
-        if input.subtype != Subtype::H264 {
-            return Err(Error::invalid_type(input, "not H.264"));
-        }
+        accept(input, Subtype::H264)?;
         self.sps.clear();
         self.pps.clear();
         self.framing = Framing::StartCode;
-        // The limits of the session are not known yet; they are checked before the first picture.
-        let limits = ContentLimits {
-            max_pixels: u64::MAX,
-            ..ContentLimits::default()
-        };
         if let Some(private) = input.private_data().filter(|data| !data.is_empty()) {
             if private[0] == 1 {
                 let avcc = Avcc::parse(&private)?;
                 self.framing = avcc.framing;
                 for set in avcc.sps.iter().chain(&avcc.pps) {
-                    split_start_codes(set, &mut |set| self.take_parameter_set(set, &limits))?;
+                    split_start_codes(set, &mut |set| self.take_parameter_set(set))?;
                 }
             } else {
                 for_each_nal(&private, Framing::StartCode, |set| {
-                    self.take_parameter_set(set, &limits)
+                    self.take_parameter_set(set)
                 })?;
             }
         }
         self.restart(true);
-        let (shape, extra) = match self.sps.values().next() {
-            Some((sps, _)) => (shape(sps.width, sps.height), sps.extra),
+        let (shape, extra) = match self.sps.values().find_map(|(sps, _)| sps.as_ref().ok()) {
+            Some(sps) => (shape(sps.width, sps.height), sps.extra),
             None => {
                 let (width, height) = input.frame_size().unwrap_or_default();
                 (shape(width, height), Extra::default())
@@ -202,19 +201,16 @@ impl H264 {
         let undecodable = |what: String| Error::undecodable(CODEC, header.time, what);
 
         let unit = self.read_heads(&bytes, &header, output.limits());
-        let (unit, whole) = match unit {
+        let (unit, damage) = match unit {
             Ok(found) => found,
             Err(error) => {
                 self.lose();
                 return Err(error);
             }
         };
-        if unit.pictures == 0 && unit.slices == 0 {
-            return if whole {
-                Ok(())
-            } else {
-                Err(undecodable("a NAL unit is longer than the sample".into()))
-            };
+        let damaged = || damage.map_or(Ok(()), |what| Err(undecodable(what.into())));
+        if unit.slices == 0 {
+            return damaged();
         }
         if !self.may_decode(&unit, &header) {
             return match self.sync {
@@ -238,11 +234,7 @@ impl H264 {
                 if unit.reference {
                     self.last_reference_frame_num = unit.frame_num;
                 }
-                if whole {
-                    Ok(())
-                } else {
-                    Err(undecodable("a NAL unit is longer than the sample".into()))
-                }
+                damaged()
             }
             Ok(None) => {
                 self.lose_picture(&unit);
@@ -269,11 +261,12 @@ impl H264 {
         bytes: &[u8],
         header: &Sample,
         limits: &ContentLimits,
-    ) -> Result<(AccessUnit, bool)> {
+    ) -> Result<(AccessUnit, Option<&'static str>)> {
         let mut unit = AccessUnit {
             all_intra: true,
             ..AccessUnit::default()
         };
+        let mut damaged = false;
         self.scratch.clear();
         let mut scratch = std::mem::take(&mut self.scratch);
         let whole = for_each_nal(bytes, self.framing, |nal| {
@@ -284,10 +277,14 @@ impl H264 {
                     unit.recovery_point |= has_recovery_point(&payload(nal, 1024));
                     false
                 }
-                7 | 8 => {
-                    self.take_parameter_set(nal, limits)?;
-                    true
-                }
+                7 | 8 => match self.take_parameter_set(nal) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        // A refusal is said with the first picture that needs the set.
+                        damaged |= !is_refusal(&error);
+                        false
+                    }
+                },
                 // Delimiters, filler, auxiliary pictures and the layers of extensions.
                 _ => false,
             };
@@ -298,13 +295,18 @@ impl H264 {
             Ok(())
         });
         self.scratch = scratch;
-        if let Some((sps, _)) = self.sps.get(&unit.sps)
+        let damage = match whole? {
+            false => Some("a NAL unit is longer than the sample"),
+            true if damaged => Some("a parameter set is damaged"),
+            true => None,
+        };
+        if let Some(sps) = self.active_sps(&unit)
             && unit.slices > 0
         {
             let (width, height) = sps.coded_size();
             limits.check_picture(width, height)?;
         }
-        Ok((unit, whole?))
+        Ok((unit, damage))
     }
 
     /// Whether the slice is for the library.
@@ -313,11 +315,11 @@ impl H264 {
         let rbsp = payload(nal, HEAD_BYTES);
         let idr = nal[0] & 0x1f == 5;
         let pps_id = SliceHead::pps_id(&rbsp).ok_or_else(|| undecodable("a slice ends early"))?;
-        let (pps, sps) = self
-            .pps
-            .get(&pps_id)
-            .and_then(|(pps, _)| Some((pps, &self.sps.get(&pps.sps)?.0)))
-            .ok_or_else(|| undecodable("a parameter set is missing"))?;
+        let missing = || undecodable("a parameter set is missing");
+        let pps = self.pps.get(&pps_id).ok_or_else(missing)?;
+        let pps = pps.0.as_ref().map_err(Error::clone)?;
+        let sps = self.sps.get(&pps.sps).ok_or_else(missing)?;
+        let sps = sps.0.as_ref().map_err(Error::clone)?;
         let head = SliceHead::parse(&rbsp, idr, pps, sps)
             .ok_or_else(|| undecodable("a slice ends early"))?;
         if head.redundant {
@@ -342,21 +344,19 @@ impl H264 {
         Ok(true)
     }
 
-    fn take_parameter_set(&mut self, nal: &[u8], limits: &ContentLimits) -> Result<()> {
-        match nal.first().map(|head| head & 0x1f) {
-            Some(7) => {
-                let sps = Sps::parse(&payload(nal, usize::MAX))?;
-                let (width, height) = sps.coded_size();
-                limits.check_picture(width, height)?;
-                self.sps.insert(sps.id, (sps, nal.to_vec()));
-            }
-            Some(8) => {
-                let pps = Pps::parse(&payload(nal, usize::MAX))?;
-                self.pps.insert(pps.id, (pps, nal.to_vec()));
-            }
-            _ => {}
+    fn take_parameter_set(&mut self, nal: &[u8]) -> Result<()> {
+        if nal.len() > MAX_PARAMETER_SET {
+            return Err(Error::malformed(
+                0,
+                "a parameter set of more than 4096 bytes",
+            ));
         }
-        Ok(())
+        let rbsp = payload(nal, MAX_PARAMETER_SET);
+        match nal.first().map(|head| head & 0x1f) {
+            Some(7) => keep_set(&mut self.sps, Sps::id(&rbsp), Sps::parse(&rbsp), nal),
+            Some(8) => keep_set(&mut self.pps, Pps::id(&rbsp), Pps::parse(&rbsp), nal),
+            _ => Ok(()),
+        }
     }
 
     /// Decides by what was lost before whether the access unit can be decoded, and where decoding starts again.
@@ -384,7 +384,7 @@ impl H264 {
     /// Whether no reference picture is missing since decoding started; a gap in the frame numbers tells of one that never
     /// arrived. The library takes others instead, so what follows up to the next start is marked as damaged.
     fn references_complete(&mut self, unit: &AccessUnit) -> bool {
-        let Some((sps, _)) = self.sps.get(&unit.sps) else {
+        let Some(sps) = self.active_sps(unit) else {
             return false;
         };
         let next = (self.last_reference_frame_num + 1) % (1 << sps.log2_max_frame_num);
@@ -429,8 +429,12 @@ impl H264 {
         }
     }
 
+    fn active_sps(&self, unit: &AccessUnit) -> Option<&Sps> {
+        self.sps.get(&unit.sps)?.0.as_ref().ok()
+    }
+
     fn keep(&mut self, frame: YuvFrame, order: i32, unit: &AccessUnit, header: Sample) {
-        let Some((sps, _)) = self.sps.get(&unit.sps) else {
+        let Some(sps) = self.active_sps(unit) else {
             return;
         };
         let decoded = Decoded {
@@ -439,7 +443,8 @@ impl H264 {
             extra: sps.extra,
             header,
         };
-        self.reorder.push(order, decoded, sps.reorder_depth);
+        let depth = sps.reorder_depth;
+        self.reorder.push(order, decoded, depth);
     }
 
     /// A damaged picture that others may refer to makes everything up to the next start undecodable.
@@ -467,12 +472,7 @@ impl H264 {
         self.displaces = false;
         self.incomplete = false;
         let mut sets = Vec::new();
-        let known = self
-            .sps
-            .values()
-            .map(|(_, nal)| nal)
-            .chain(self.pps.values().map(|(_, nal)| nal));
-        for nal in known {
+        for nal in good_sets(&self.sps).chain(good_sets(&self.pps)) {
             sets.extend_from_slice(&[0, 0, 1]);
             sets.extend_from_slice(nal);
         }
@@ -524,6 +524,36 @@ impl H264 {
         }
         Ok(())
     }
+}
+
+/// Keeps a set that is good, and the refusal of one that no decoder can use. Damage leaves the set before in place.
+fn keep_set<T>(
+    sets: &mut ParameterSets<T>,
+    id: Option<u32>,
+    parsed: Result<T>,
+    nal: &[u8],
+) -> Result<()> {
+    match (parsed, id) {
+        (Ok(set), Some(id)) => {
+            sets.insert(id, (Ok(set), nal.to_vec()));
+            Ok(())
+        }
+        (Err(error), Some(id)) if is_refusal(&error) => {
+            sets.insert(id, (Err(error.clone()), nal.to_vec()));
+            Err(error)
+        }
+        (Err(error), _) => Err(error),
+        (Ok(_), None) => Err(Error::malformed(0, "a parameter set without an id")),
+    }
+}
+
+fn good_sets<T>(sets: &ParameterSets<T>) -> impl Iterator<Item = &Vec<u8>> {
+    sets.values()
+        .filter_map(|(set, nal)| set.is_ok().then_some(nal))
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnsupportedCodec { .. })
 }
 
 /// How a call into the library failed.

@@ -2,8 +2,10 @@
 //!
 //! The packets come from the index that belongs to a clip (position, size, times), so that no container code takes part.
 
+mod damaged;
 mod files;
 mod mutants;
+mod speed;
 
 use std::fmt::Write as _;
 use std::fs;

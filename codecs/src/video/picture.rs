@@ -135,6 +135,21 @@ impl PictureWriter {
     }
 }
 
+/// Accepts a decoder's input type: of its codec, and clear.
+pub(super) fn accept(input: &MediaType, subtype: Subtype) -> Result<()> {
+    if input.subtype != subtype {
+        return Err(Error::invalid_type(input, format!("not {subtype}")));
+    }
+    if input.is_protected() {
+        // Some encrypted pictures would decode, to noise.
+        return Err(Error::invalid_type(
+            input,
+            "its payloads are encrypted: a decrypter comes before the decoder",
+        ));
+    }
+    Ok(())
+}
+
 /// What a bitstream says of its pictures besides their shape; the container's word goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extra {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::heads::{Head, split_superframe};
 use super::guard::guarded;
-use super::picture::{Extra, PictureWriter, Plane, Shape};
+use super::picture::{Extra, PictureWriter, Plane, Shape, accept};
 
 const CODEC: &str = "vp9";
 
@@ -64,9 +64,7 @@ impl std::fmt::Debug for Vp9 {
 
 impl Transform for Vp9 {
     fn set_input(&mut self, input: &MediaType) -> Result<Vec<MediaType>> {
-        if input.subtype != Subtype::VP9 {
-            return Err(Error::invalid_type(input, "not VP9"));
-        }
+        accept(input, Subtype::VP9)?;
         self.flush();
         let (width, height) = input.frame_size().unwrap_or_default();
         let shape = Shape {

@@ -148,6 +148,11 @@ pub(super) struct Pps {
 }
 
 impl Pps {
+    /// The set's id alone, for one that cannot be parsed.
+    pub(super) fn id(rbsp: &[u8]) -> Option<u32> {
+        Bits::new(rbsp).ue().filter(|id| *id <= 255)
+    }
+
     pub(super) fn parse(rbsp: &[u8]) -> Result<Self> {
         let mut bits = Bits::new(rbsp);
         let mut read = || {

@@ -46,6 +46,13 @@ impl Sps {
             .flatten()
     }
 
+    /// The set's id alone, for one that cannot be parsed.
+    pub(super) fn id(rbsp: &[u8]) -> Option<u32> {
+        let mut bits = Bits::new(rbsp);
+        bits.skip(24)?;
+        bits.ue().filter(|id| *id <= 31)
+    }
+
     /// Macroblocks of one picture.
     pub(super) fn macroblocks(&self) -> u64 {
         u64::from(self.mb_width) * u64::from(self.mb_height)

@@ -97,7 +97,7 @@ pub(in crate::video) fn decode_stream(
     }
 }
 
-fn registry() -> Registry {
+pub(in crate::video) fn registry() -> Registry {
     let mut registry = Registry::new();
     crate::register(&mut registry);
     registry
