@@ -8,6 +8,7 @@ mod matroska;
 mod mp3;
 mod mp4;
 mod ogg;
+mod pictures;
 mod reader;
 mod wav;
 

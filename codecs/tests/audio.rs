@@ -486,6 +486,22 @@ fn packets() {
                 continue;
             }
         };
+        // Covers are streams of one packet.
+        for stream in source.presentation().streams.clone().into_iter().skip(1) {
+            let line = lines
+                .lines()
+                .find(|line| line.starts_with(&format!("{},", stream.id)));
+            let fields: Vec<&str> = line.unwrap_or_default().split(',').collect();
+            source.start(&[stream.id], None).unwrap();
+            let (_, sample) = source.read().unwrap().unwrap();
+            assert_eq!(
+                fields[7],
+                md5(&sample.payload.to_bytes()),
+                "{file} {}",
+                stream.id
+            );
+            assert!(!stream.selected && stream.media_type.frame_size().is_some());
+        }
         let base = source.presentation().streams[0].time_base;
         let id = source.presentation().streams[0].id;
         println!(

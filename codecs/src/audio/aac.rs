@@ -1,5 +1,7 @@
 //! AAC-LC, mono and stereo, with an AudioSpecificConfig or in ADTS frames.
 
+mod sbr;
+
 use std::ops::Range;
 
 use portcullis_engine::{ComponentInfo, Error, MediaType, Registry, Result, SampleFormat, Subtype};
@@ -7,6 +9,7 @@ use symphonia::core::audio::{Channels, Position};
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 use symphonia::default::codecs::AacDecoder;
 
+use self::sbr::SbrWatch;
 use super::bitstream::adts::AdtsHeader;
 use super::bitstream::asc::AudioSpecificConfig;
 use super::decoder::{Codec, Decoded, Decoder, Fault, Sound};
@@ -23,6 +26,7 @@ pub(super) struct Aac {
     channels: u32,
     /// The container carries no config: packets may be ADTS frames.
     maybe_adts: bool,
+    sbr: SbrWatch,
 }
 
 impl Aac {
@@ -106,6 +110,11 @@ impl Codec for Aac {
                 "neither an AudioSpecificConfig nor an ADTS header says what this is",
             ));
         };
+        if self.sbr.is_found(block, self.rate) {
+            return Err(Fault::Unsupported(
+                "HE-AAC (spectral band replication, signalled in the packets only)".into(),
+            ));
+        }
         let frames = decoder.decode(block)?;
         Ok(Decoded {
             sound: Sound::float(self.rate, self.channels),

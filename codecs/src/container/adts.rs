@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frames::{Frame, FrameSource, Opened, Syntax};
 use super::id3;
+use super::pictures;
 use super::reader::Reader;
 use crate::audio::bitstream::adts::AdtsHeader;
 
@@ -81,7 +82,7 @@ impl ByteStreamHandler for Adts {
                 skip,
                 keep_to: None,
                 total: None,
-                others: Vec::new(),
+                others: pictures::streams(&id3.pictures),
             })
         })?;
         Ok(Box::new(source))

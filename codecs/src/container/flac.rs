@@ -6,6 +6,8 @@
 mod metadata;
 mod split;
 
+use std::collections::VecDeque;
+
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::metadata::Metadata;
 use self::split::{Splitter, Unit};
 use super::id3;
+use super::pictures;
 use super::reader::Reader;
 use crate::audio::bitstream::flac::StreamInfo;
 
@@ -89,7 +92,9 @@ struct FlacSource {
     /// Where the frame that comes next should begin, in PCM frames.
     next_pcm: u64,
     discontinuity: bool,
-    selected: bool,
+    selected: Vec<StreamId>,
+    /// Pictures that are still to be delivered.
+    pictures: VecDeque<(StreamId, Sample)>,
     ended: bool,
 }
 
@@ -97,6 +102,8 @@ impl FlacSource {
     fn open(mut reader: Reader, context: &OpenContext, id3: id3::Id3) -> Result<Self> {
         let mut metadata = metadata::read(&mut reader, context)?;
         metadata.tags.inherit(&id3.tags);
+        metadata.pictures.extend(id3.pictures);
+        let pictures = pictures::streams(&std::mem::take(&mut metadata.pictures));
         let first = split::find_first(&mut reader)?;
         let info = match metadata.info {
             Some(info) if info.is_plausible() => info,
@@ -135,7 +142,9 @@ impl FlacSource {
                 can_seek: reader.is_seekable(),
                 can_pause: true,
             },
-            streams: vec![stream],
+            streams: std::iter::once(stream)
+                .chain(pictures.iter().map(|(stream, _)| stream.clone()))
+                .collect(),
             attributes: metadata.tags.clone(),
         };
         let splitter = Splitter::new(&info, fixed, context.limits.max_sample_bytes);
@@ -148,7 +157,11 @@ impl FlacSource {
             audio,
             next_pcm: 0,
             discontinuity: false,
-            selected: true,
+            selected: vec![StreamId(0)],
+            pictures: pictures
+                .into_iter()
+                .map(|(stream, sample)| (stream.id, sample))
+                .collect(),
             ended: false,
         })
     }
@@ -249,7 +262,7 @@ impl MediaSource for FlacSource {
     }
 
     fn start(&mut self, selected: &[StreamId], position: Option<MediaTime>) -> Result<()> {
-        self.selected = selected.contains(&StreamId(0));
+        self.selected = selected.to_vec();
         let Some(position) = position else {
             return Ok(());
         };
@@ -265,7 +278,12 @@ impl MediaSource for FlacSource {
     }
 
     fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
-        if self.ended || !self.selected {
+        while let Some((id, sample)) = self.pictures.pop_front() {
+            if self.selected.contains(&id) {
+                return Ok(Some((id, sample)));
+            }
+        }
+        if self.ended || !self.selected.contains(&StreamId(0)) {
             return Ok(None);
         }
         let sample = self.next_sample();

@@ -6,25 +6,13 @@ use bytes::Bytes;
 use portcullis_engine::component::OpenContext;
 use portcullis_engine::{Attributes, Result, Value};
 
+use super::pictures::Picture;
 use super::reader::Reader;
 
 /// Bytes of a tag's header.
 const HEADER: usize = 10;
 /// A tag's own tables end long before: what follows is not read as a tag.
 const MAX_FRAMES: usize = 4096;
-
-/// A picture that a tag carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Picture {
-    /// As the tag says it.
-    pub(super) mime_type: String,
-    /// What the picture shows.
-    pub(super) description: String,
-    /// The file.
-    pub(super) data: Bytes,
-    /// Where the file lies in the input.
-    pub(super) at: u64,
-}
 
 /// What the tags in front of a stream say.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +38,8 @@ pub(super) fn tag_len(head: &[u8]) -> Option<u64> {
 
 /// Skips the tags that the input stands at, and keeps what they say.
 ///
-/// A tag that claims more than the input has, or more than `max_header_bytes`, is not believed: the search for the first
-/// frame begins behind its header.
+/// A tag that claims more than the input has is not believed: the search for the first frame begins behind its header.
+/// What lies beyond `max_header_bytes` is skipped unread.
 pub(super) fn skip_tags(reader: &mut Reader, context: &OpenContext) -> Result<Id3> {
     let mut found = Id3::default();
     while let Some(len) = tag_len(reader.peek(HEADER)?) {
@@ -61,7 +49,7 @@ pub(super) fn skip_tags(reader: &mut Reader, context: &OpenContext) -> Result<Id
             reader.skip(HEADER as u64)?;
             break;
         }
-        if len > context.limits.max_header_bytes {
+        if at.saturating_add(len) > context.limits.max_header_bytes {
             reader.skip(len)?;
             continue;
         }
@@ -117,14 +105,22 @@ fn read_tag(tag: &[u8], at: u64, found: &mut Id3) {
         };
         let name = &head[..if version == 2 { 3 } else { 4 }];
         let frame_flags = if version == 2 { 0 } else { head[9] };
-        // Where the bytes were not moved, the position in the input is known.
-        let position = at + (HEADER + start) as u64;
+        // Where the bytes were moved, their position in the input is lost.
+        let moved = matches!(body, Cow::Owned(_));
+        let position = (!moved).then_some(at + (HEADER + start) as u64);
         read_frame(name, version, frame_flags, content, position, found);
         from = start + len;
     }
 }
 
-fn read_frame(name: &[u8], version: u8, flags: u8, content: &[u8], at: u64, found: &mut Id3) {
+fn read_frame(
+    name: &[u8],
+    version: u8,
+    flags: u8,
+    content: &[u8],
+    at: Option<u64>,
+    found: &mut Id3,
+) {
     let (packed, unsynchronised, prefixed) = match version {
         4 => (flags & 0x0c != 0, flags & 0x02 != 0, flags & 0x01 != 0),
         3 => (flags & 0xc0 != 0, false, false),
@@ -155,6 +151,8 @@ fn read_frame(name: &[u8], version: u8, flags: u8, content: &[u8], at: u64, foun
         b"TSSE" | b"TSS" => "encoder",
         b"TCOP" | b"TCR" => "copyright",
         b"APIC" | b"PIC" => {
+            let at = at.filter(|_| matches!(content, Cow::Borrowed(_)));
+            let at = at.map(|at| at + if prefixed { 4 } else { 0 });
             if let Some(picture) = picture(&content, version, at) {
                 found.pictures.push(picture);
             }
@@ -173,7 +171,7 @@ fn read_frame(name: &[u8], version: u8, flags: u8, content: &[u8], at: u64, foun
     }
 }
 
-fn picture(content: &[u8], version: u8, at: u64) -> Option<Picture> {
+fn picture(content: &[u8], version: u8, at: Option<u64>) -> Option<Picture> {
     let (encoding, rest) = content.split_first()?;
     let (mime_type, rest) = if version == 2 {
         let (format, rest) = rest.split_first_chunk::<3>()?;
@@ -203,7 +201,7 @@ fn picture(content: &[u8], version: u8, at: u64) -> Option<Picture> {
         mime_type,
         description: decode_text(*encoding, &rest[..text_len]),
         data: Bytes::copy_from_slice(data),
-        at: at + (content.len() - data.len()) as u64,
+        at: at.map(|at| at + (content.len() - data.len()) as u64),
     })
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::xing::Xing;
 use super::frames::{Frame, FrameSource, Opened, Syntax};
 use super::id3;
+use super::pictures;
 use super::reader::Reader;
 use crate::audio::bitstream::mpeg::MpegHeader;
 
@@ -117,7 +118,7 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
         skip: 0,
         keep_to: None,
         total: None,
-        others: Vec::new(),
+        others: pictures::streams(&id3.pictures),
     };
     match xing {
         Some(xing) => {

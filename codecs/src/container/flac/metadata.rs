@@ -1,8 +1,10 @@
 //! The metadata blocks in front of the frames.
 
+use bytes::Bytes;
 use portcullis_engine::component::OpenContext;
 use portcullis_engine::{Attributes, Error, Result, Value};
 
+use super::super::pictures::Picture;
 use super::super::reader::Reader;
 use crate::audio::bitstream::flac::StreamInfo;
 
@@ -15,6 +17,7 @@ pub(super) struct Metadata {
     /// STREAMINFO, as far as it is there.
     pub(super) info: Option<StreamInfo>,
     pub(super) tags: Attributes,
+    pub(super) pictures: Vec<Picture>,
     /// In the order of their PCM frames.
     seek_points: Vec<SeekPoint>,
 }
@@ -82,6 +85,11 @@ pub(super) fn read(reader: &mut Reader, context: &OpenContext) -> Result<Metadat
                 let block = reader.read_vec(len)?;
                 read_comments(&block, &mut metadata.tags);
             }
+            6 => {
+                let from = reader.position();
+                let block = reader.read_vec(len)?;
+                metadata.pictures.extend(picture(&block, from));
+            }
             _ => reader.skip(len)?,
         }
         if last {
@@ -107,6 +115,27 @@ fn seek_points(block: &[u8]) -> Vec<SeekPoint> {
         .collect();
     points.sort_by_key(|point| point.pcm);
     points
+}
+
+/// A PICTURE block that begins at byte `from`.
+fn picture(block: &[u8], from: u64) -> Option<Picture> {
+    let part = |at: usize| {
+        let len = u32::from_be_bytes(*block.get(at..)?.first_chunk()?) as usize;
+        let start = at + 4;
+        block.get(start..start.checked_add(len)?)
+    };
+    let mime_type = part(4)?;
+    let after_type = 8 + mime_type.len();
+    let description = part(after_type)?;
+    // Width, height, depth and colours come between.
+    let data_at = after_type + 4 + description.len() + 16;
+    let data = part(data_at)?;
+    (!data.is_empty()).then(|| Picture {
+        mime_type: String::from_utf8_lossy(mime_type).into_owned(),
+        description: String::from_utf8_lossy(description).into_owned(),
+        data: Bytes::copy_from_slice(data),
+        at: Some(from + (data_at + 4) as u64),
+    })
 }
 
 /// Vorbis comments; what is cut ends them.
