@@ -157,7 +157,10 @@ impl Reader {
         let mut bytes = Vec::with_capacity(expected);
         while (bytes.len() as u64) < len {
             let done = bytes.len();
-            let want = (len - done as u64).min(done.clamp(CHUNK, 1 << 20) as u64) as usize;
+            let ahead = done
+                .clamp(CHUNK, 1 << 20)
+                .max(expected.saturating_sub(done));
+            let want = (len - done as u64).min(ahead as u64) as usize;
             bytes.resize(done + want, 0);
             let got = self.read_some(&mut bytes[done..])?;
             bytes.truncate(done + got);

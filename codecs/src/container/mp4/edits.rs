@@ -65,6 +65,18 @@ impl Timeline {
         }
     }
 
+    /// All samples moved by `shift`, for a file that fragments follow; those before `media_start` are not shown.
+    pub(super) fn shifted(tables: &Tables, (shift, media_start): (i64, i64)) -> Self {
+        let mut timeline = Self::whole(tables);
+        for segment in &mut timeline.segments {
+            segment.shift = shift;
+            if media_start > 0 {
+                segment.media_start = media_start;
+            }
+        }
+        timeline
+    }
+
     /// Applies an edit list to sample tables.
     pub(super) fn resolve(
         edits: &[Edit],

@@ -58,7 +58,11 @@ impl Movie {
                     movie.timescale = data.u32()?;
                 }
                 b"trak" => {
-                    limits.check_tracks(movie.tracks.len() as u64 + 1)?;
+                    limits
+                        .check_tracks(movie.tracks.len() as u64 + 1)
+                        .map_err(|error| {
+                            error.because(format!("a track at byte {}", data.position()))
+                        })?;
                     movie.tracks.push(Track::parse(data, limits, len)?);
                 }
                 b"mvex" => {
@@ -79,6 +83,10 @@ impl Movie {
                     }
                 }
                 b"udta" => movie.user_data = Some(data),
+                b"cmov" => {
+                    let at = format!("compressed movie box at byte {}", data.position());
+                    return Err(Error::unsupported_codec("cmov", at));
+                }
                 _ => {}
             }
         }

@@ -170,13 +170,13 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
     }
     // A timescale is never 0: the media header was refused then.
     let time_base = TimeBase::per_second(track.timescale).unwrap_or(TimeBase::TICKS);
-    let timeline = Timeline::resolve(
-        &track.edits,
-        tables,
-        major,
-        track.timescale,
-        movie.timescale,
-    );
+    let (edits, timescale) = (&track.edits, track.timescale);
+    let fragment_shift = fragment_shift(edits, timescale, movie.timescale);
+    let timeline = if movie.is_fragmented {
+        Timeline::shifted(tables, fragment_shift)
+    } else {
+        Timeline::resolve(edits, tables, major, timescale, movie.timescale)
+    };
     let mut descriptor = StreamDescriptor::new(StreamId(index), media_type, time_base);
     descriptor.language = track.language.clone();
     descriptor.sample_count = Some(u64::from(tables.count())).filter(|count| *count > 0);
@@ -208,6 +208,14 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
     let subtype = descriptor.media_type.subtype;
     let stated = descriptor.media_type.sample_rate();
     let sample_rate = stated.filter(|rate| *rate > 0).unwrap_or(track.timescale);
+    // Where no edit list says what the encoder put before the sound, the codec's own header may.
+    let delay = match (subtype, descriptor.media_type.private_data()) {
+        (Subtype::OPUS, Some(head)) if edits.is_empty() && track.timescale == 48_000 => {
+            let pre_skip = head.get(10..).and_then(|rest| rest.first_chunk());
+            pre_skip.map_or(0, |bytes| u16::from_le_bytes(*bytes).into())
+        }
+        _ => 0,
+    };
     let stream = Stream {
         major,
         time_base,
@@ -216,7 +224,8 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         tables: tables.clone(),
         timeline,
         decode_shift: tables.decode_shift(),
-        fragment_shift: fragment_shift(&track.edits, track.timescale, movie.timescale),
+        fragment_shift,
+        delay,
         pcm: unit.filter(|_| codec::pcm_bytes(subtype).is_some()),
         packet_duration: (codec::has_fixed_packets(subtype)
             && sample_rate == track.timescale

@@ -22,6 +22,8 @@ pub(super) struct Stream {
     pub(super) decode_shift: i64,
     /// Shift and beginning of the media of what is in fragments.
     pub(super) fragment_shift: (i64, i64),
+    /// Sound before this media time is the encoder's run-up: it is trimmed, but nothing is moved.
+    pub(super) delay: i64,
     /// Set for PCM, which is trimmed by cutting.
     pub(super) pcm: Option<Unit>,
     /// Length that all compressed sound samples share: a last one that is shorter has padding behind it.
@@ -66,7 +68,8 @@ impl Stream {
             return Some(self.timeline.start);
         }
         let first = Cursor::default().next(&self.tables)?;
-        Some(first.cts)
+        let segment = self.timeline.segments.first()?;
+        Some(first.cts.saturating_add(segment.shift))
     }
 
     /// Presentation time of a media position in units of the track.
@@ -120,6 +123,7 @@ impl Stream {
         }
         pending.trim_start = segment
             .media_start
+            .max(self.delay)
             .saturating_sub(entry.cts)
             .clamp(0, entry.duration);
         pending.trim_end = end
@@ -172,7 +176,7 @@ impl Stream {
                 trim_end: 0,
                 description: entry.description,
             };
-            let before = media_start.saturating_sub(entry.cts);
+            let before = media_start.max(self.delay).saturating_sub(entry.cts);
             if before > 0 {
                 if self.major == MajorType::Audio {
                     pending.trim_start = before.min(entry.duration);

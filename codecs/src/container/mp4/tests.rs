@@ -1,6 +1,7 @@
 //! The demuxer against the oracles of the test media, damaged files and mutants.
 
 mod bad;
+mod built;
 mod mutants;
 mod oracle;
 mod whole;
