@@ -6,5 +6,7 @@ mod pmp_host;
 
 pub use connection::{Host, HostConnection};
 pub use init::init;
+pub use pmp_host::{
+    CreateObject, CreateSession, CreatedObject, DescribeHost, HostFacts, PmpHost, SOURCE_RESOLVER,
+};
 pub(crate) use pmp_host::{PmpHostActor, create_object};
-pub use pmp_host::{CreateObject, CreateSession, CreatedObject, DescribeHost, HostFacts, PmpHost, SOURCE_RESOLVER};

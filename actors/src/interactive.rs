@@ -56,6 +56,9 @@ impl<C: Receive<M> + 'static, M: Remote> Handler<M> for ControlActor<C> {
     type Result = ReplyFuture<M::Reply>;
 
     fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(self.worker.call(move |component| component.receive(message)))
+        ReplyFuture::new(
+            self.worker
+                .call(move |component| component.receive(message)),
+        )
     }
 }

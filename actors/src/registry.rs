@@ -8,8 +8,8 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_engine::component::{ByteStreamHandler, Component};
 use portcullis_engine::{
-    ContentLimits, MediaSink as SinkComponent, MediaSource as SourceComponent, Registry as Components, Result, SampleAllocator,
-    Settings, Transform as TransformComponent,
+    ContentLimits, MediaSink as SinkComponent, MediaSource as SourceComponent,
+    Registry as Components, Result, SampleAllocator, Settings, Transform as TransformComponent,
 };
 
 use crate::bridge::{AnyHandle, Handle};
@@ -26,8 +26,11 @@ pub(crate) struct Environment {
     pub(crate) limits: ContentLimits,
 }
 
-type CreateInteractive =
-    Arc<dyn Fn(&Settings, Environment) -> LocalBoxFuture<'static, Result<(TransformObject, AnyHandle)>> + Send + Sync>;
+type CreateInteractive = Arc<
+    dyn Fn(&Settings, Environment) -> LocalBoxFuture<'static, Result<(TransformObject, AnyHandle)>>
+        + Send
+        + Sync,
+>;
 
 /// The components of a process. Registration is explicit; a class that is registered again replaces the one before.
 ///
@@ -96,7 +99,8 @@ impl Registry {
                     Worker::spawn(C::INFO.class, build).await?
                 };
                 let control: Handle<C::Interface> = ControlActor::create(worker.clone());
-                let object = TransformActor::create(worker, environment.allocator, environment.limits);
+                let object =
+                    TransformActor::create(worker, environment.allocator, environment.limits);
                 Ok((object, control.into_any()))
             }
             .boxed_local()
@@ -116,7 +120,10 @@ impl Registry {
             let (object, control) = create(settings, environment).await?;
             return Ok((object, Some(control)));
         }
-        let inline = self.components.get(class).is_some_and(|entry| entry.info().inline);
+        let inline = self
+            .components
+            .get(class)
+            .is_some_and(|entry| entry.info().inline);
         let (registry, name, settings) = (Arc::clone(self), class.to_owned(), settings.clone());
         let build = move || registry.components.create_transform(&name, &settings);
         let worker = if inline {
@@ -124,7 +131,10 @@ impl Registry {
         } else {
             Worker::spawn(class, build).await?
         };
-        Ok((TransformActor::create(worker, environment.allocator, environment.limits), None))
+        Ok((
+            TransformActor::create(worker, environment.allocator, environment.limits),
+            None,
+        ))
     }
 }
 

@@ -25,7 +25,9 @@ static ARBITER: LazyLock<ArbiterHandle> = LazyLock::new(|| {
             }
         })
         .expect("the system gives the process one more thread");
-    start.recv().expect("the thread sends its arbiter before anything else")
+    start
+        .recv()
+        .expect("the thread sends its arbiter before anything else")
 });
 
 /// Runs what `work` makes on Portcullis' own arbiter and gives its result, on any executor.
@@ -55,7 +57,9 @@ where
     if !sent {
         return Err(Error::cancelled());
     }
-    result.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled)))
+    result
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled)))
 }
 
 /// Portcullis' own arbiter.

@@ -51,7 +51,10 @@ impl<T> Worker<T> {
     ///
     /// # Errors
     /// What `build` answers; `Panicked`; `Io` when the system gives no thread.
-    pub(crate) async fn spawn(name: &str, build: impl FnOnce() -> Result<T> + Send + 'static) -> Result<Self> {
+    pub(crate) async fn spawn(
+        name: &str,
+        build: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<Self> {
         let (jobs, queue) = sync_channel::<Job<T>>(QUEUE);
         let (built, outcome) = oneshot::channel();
         std::thread::Builder::new()
@@ -109,9 +112,15 @@ impl<T> Worker<T> {
                     }
                 }));
                 if queued.is_err() {
-                    return std::future::ready(Err(Error::new(ErrorKind::ActorStopped))).boxed_local();
+                    return std::future::ready(Err(Error::new(ErrorKind::ActorStopped)))
+                        .boxed_local();
                 }
-                async move { result.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ActorStopped))) }.boxed_local()
+                async move {
+                    result
+                        .await
+                        .unwrap_or_else(|_| Err(Error::new(ErrorKind::ActorStopped)))
+                }
+                .boxed_local()
             }
             Self::Inline(component) => {
                 let outcome = match component.try_borrow_mut() {
@@ -125,7 +134,9 @@ impl<T> Worker<T> {
                         }
                         None => Err(Error::new(ErrorKind::ActorStopped)),
                     },
-                    Err(_) => Err(Error::invalid_request("a component was called from within itself")),
+                    Err(_) => Err(Error::invalid_request(
+                        "a component was called from within itself",
+                    )),
                 };
                 std::future::ready(outcome).boxed_local()
             }
@@ -149,7 +160,10 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         return (*text).to_owned();
     }
-    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".into())
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .unwrap_or_else(|| "a panic without a text".into())
 }
 
 #[cfg(test)]
@@ -164,8 +178,16 @@ mod tests {
                 Worker::inline(|| Ok(1)).expect("builds"),
             ] {
                 assert_eq!(worker.call(|n| Ok(*n + 1)).await, Ok(2));
-                let error = worker.call::<()>(|_| panic!("oops {}", 7)).await.expect_err("panics");
-                assert_eq!(error.kind(), &ErrorKind::Panicked { message: "oops 7".into() });
+                let error = worker
+                    .call::<()>(|_| panic!("oops {}", 7))
+                    .await
+                    .expect_err("panics");
+                assert_eq!(
+                    error.kind(),
+                    &ErrorKind::Panicked {
+                        message: "oops 7".into()
+                    }
+                );
                 assert!(worker.call(|n| Ok(*n)).await.is_err());
             }
         });
@@ -174,7 +196,9 @@ mod tests {
     #[test]
     fn what_is_not_send_is_built_where_it_runs() {
         futures::executor::block_on(async {
-            let worker = Worker::spawn("test", || Ok(Rc::new(5))).await.expect("builds");
+            let worker = Worker::spawn("test", || Ok(Rc::new(5)))
+                .await
+                .expect("builds");
             assert_eq!(worker.call(|n| Ok(**n)).await, Ok(5));
         });
     }

@@ -29,7 +29,8 @@ impl FileDescriptor {
 
 impl Serialize for FileDescriptor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let link = scope::current().ok_or_else(|| S::Error::custom("a descriptor outside of a link"))?;
+        let link =
+            scope::current().ok_or_else(|| S::Error::custom("a descriptor outside of a link"))?;
         let descriptor = self
             .0
             .lock()
@@ -45,7 +46,8 @@ impl Serialize for FileDescriptor {
 impl<'de> Deserialize<'de> for FileDescriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let index = u32::deserialize(deserializer)?;
-        let link = scope::current().ok_or_else(|| D::Error::custom("a descriptor outside of a link"))?;
+        let link =
+            scope::current().ok_or_else(|| D::Error::custom("a descriptor outside of a link"))?;
         link.take_descriptor(index)
             .map(Self::new)
             .ok_or_else(|| D::Error::custom("a descriptor that did not come with the message"))

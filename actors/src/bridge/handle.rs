@@ -98,7 +98,12 @@ impl<I: Interface> Handle<I> {
             .map(|recipient| recipient.send(message));
         Call {
             request,
-            sweep: SweepOnDrop(self.shared.home.as_ref().map(|home| Arc::clone(&home.sweep))),
+            sweep: SweepOnDrop(
+                self.shared
+                    .home
+                    .as_ref()
+                    .map(|home| Arc::clone(&home.sweep)),
+            ),
         }
     }
 
@@ -107,7 +112,12 @@ impl<I: Interface> Handle<I> {
     where
         I: Has<M>,
     {
-        if let Some(recipient) = self.shared.slots.get(I::INDEX).and_then(Slot::recipient::<M>) {
+        if let Some(recipient) = self
+            .shared
+            .slots
+            .get(I::INDEX)
+            .and_then(Slot::recipient::<M>)
+        {
             recipient.do_send(message);
         }
     }
@@ -156,7 +166,10 @@ impl<'de, I: Interface> Deserialize<'de> for Handle<I> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = WireHandle::deserialize(deserializer)?;
         if wire.interface != I::ID {
-            return Err(D::Error::custom(format!("a handle that is not a {}", I::NAME)));
+            return Err(D::Error::custom(format!(
+                "a handle that is not a {}",
+                I::NAME
+            )));
         }
         deserialize::<D::Error>(wire, Importer::of::<I>()).map(Self::from_shared)
     }
@@ -175,7 +188,10 @@ impl AnyHandle {
     /// `InvalidRequest` if the actor answers another interface.
     pub fn typed<I: Interface>(self) -> Result<Handle<I>> {
         if self.0.interface != I::ID {
-            return Err(Error::invalid_request(format!("the object is not a {}", I::NAME)));
+            return Err(Error::invalid_request(format!(
+                "the object is not a {}",
+                I::NAME
+            )));
         }
         Ok(Handle::from_shared(self.0))
     }
@@ -218,10 +234,15 @@ impl<'de> Deserialize<'de> for AnyHandle {
 
 fn serialize<S: Serializer>(shared: &Arc<Shared>, serializer: S) -> Result<S::Ok, S::Error> {
     let link = scope::current().ok_or_else(|| S::Error::custom("a handle outside of a link"))?;
-    link.export(shared).map_err(S::Error::custom)?.serialize(serializer)
+    link.export(shared)
+        .map_err(S::Error::custom)?
+        .serialize(serializer)
 }
 
-fn deserialize<E: serde::de::Error>(wire: WireHandle, importer: Importer) -> Result<Arc<Shared>, E> {
+fn deserialize<E: serde::de::Error>(
+    wire: WireHandle,
+    importer: Importer,
+) -> Result<Arc<Shared>, E> {
     let link = scope::current().ok_or_else(|| E::custom("a handle outside of a link"))?;
     link.import(wire, importer).map_err(E::custom)
 }

@@ -42,7 +42,12 @@ impl Link {
     ///
     /// # Errors
     /// `Protocol` when the sides do not fit, `HostLost` when the peer goes away.
-    pub(crate) async fn connect(endpoint: Endpoint, host_id: u64, root: Option<super::AnyHandle>, diagnose: Diagnose) -> Result<Self> {
+    pub(crate) async fn connect(
+        endpoint: Endpoint,
+        host_id: u64,
+        root: Option<super::AnyHandle>,
+        diagnose: Diagnose,
+    ) -> Result<Self> {
         let hello = Hello {
             features: Features::ALL,
             interface_table: crate::pipeline::interface_table(),

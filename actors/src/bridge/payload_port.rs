@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use portcullis_engine::media::{PayloadPort, PayloadRef, WritableMemory};
-use portcullis_engine::{Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView};
+use portcullis_engine::{
+    Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView,
+};
 use portcullis_transport::{
-    Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits, PoolNews, SlotMut, SlotRef,
-    SlotRelease, SlotView,
+    Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits,
+    PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
 };
 
 use super::link::kind;
@@ -53,10 +55,15 @@ impl Payloads {
     }
 
     /// The peer has a new segment of slots, or one less.
-    pub(crate) fn segment(&mut self, header: &FrameHeader, mut descriptors: Vec<OwnedFd>) -> Result<()> {
+    pub(crate) fn segment(
+        &mut self,
+        header: &FrameHeader,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<()> {
         let outcome = match (descriptors.pop(), u32::try_from(header.call)) {
             (Some(descriptor), Ok(slot_size)) => {
-                self.peer.add_segment(header.object, slot_size, header.method, descriptor)
+                self.peer
+                    .add_segment(header.object, slot_size, header.method, descriptor)
             }
             _ => self.peer.retire_segment(header.object),
         };
@@ -81,7 +88,8 @@ impl Payloads {
                 generation: word(8),
                 count: word(12),
             };
-            pool.release(release).map_err(|error| broken(error.to_string()))?;
+            pool.release(release)
+                .map_err(|error| broken(error.to_string()))?;
         }
         Ok(())
     }
@@ -95,7 +103,12 @@ impl Payloads {
         }
         let mut body = Vec::with_capacity(releases.len() * 16);
         for release in releases {
-            for word in [release.segment, release.slot, release.generation, release.count] {
+            for word in [
+                release.segment,
+                release.slot,
+                release.generation,
+                release.count,
+            ] {
                 body.extend_from_slice(&word.to_le_bytes());
             }
         }
@@ -171,12 +184,19 @@ impl Payloads {
                     Payload::Bytes(bytes) => slot.copy_from_slice(bytes),
                     Payload::View(view) => view.copy_to(&mut slot),
                 }
-                pool.lease(&slot.freeze()).ok_or("a slot outside of its pool")?
+                pool.lease(&slot.freeze())
+                    .ok_or("a slot outside of its pool")?
             }
         };
         self.encoding.push(lease);
         self.announce().map_err(|error| error.to_string())?;
-        Ok(PayloadRef::Slot([lease.segment, lease.slot, lease.generation, lease.offset, lease.len]))
+        Ok(PayloadRef::Slot([
+            lease.segment,
+            lease.slot,
+            lease.generation,
+            lease.offset,
+            lease.len,
+        ]))
     }
 
     /// Tells the peer of segments that it does not know yet; in front of the message that refers to them.
@@ -272,13 +292,22 @@ pub struct SlotAllocator {
 
 impl fmt::Debug for SlotAllocator {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "SlotAllocator({:?})", self.pool.as_ref().map(Pool::usage))
+        write!(
+            out,
+            "SlotAllocator({:?})",
+            self.pool.as_ref().map(Pool::usage)
+        )
     }
 }
 
 impl SampleAllocator for SlotAllocator {
     fn allocate(&self, len: usize) -> SampleBuffer {
-        match self.pool.as_ref().filter(|_| len > INLINE).map(|pool| pool.allocate(len)) {
+        match self
+            .pool
+            .as_ref()
+            .filter(|_| len > INLINE)
+            .map(|pool| pool.allocate(len))
+        {
             Some(Ok(slot)) => SampleBuffer::new(Slot(slot)),
             // A payload on the heap is copied into a slot when one is free; its sample waits until then.
             _ => SampleBuffer::heap(len),

@@ -44,7 +44,8 @@ impl<I: Interface> Actor for Proxy<I> {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.link.release_import(self.id, self.generation, self.import);
+        self.link
+            .release_import(self.id, self.generation, self.import);
     }
 }
 

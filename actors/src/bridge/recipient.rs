@@ -21,7 +21,10 @@ impl Slot {
 
     /// The mailbox, if this is the entry of `M`.
     pub(crate) fn recipient<M: Remote>(&self) -> Option<&Recipient<M>> {
-        self.0.as_any().downcast_ref::<Typed<M>>().map(|typed| &typed.0)
+        self.0
+            .as_any()
+            .downcast_ref::<Typed<M>>()
+            .map(|typed| &typed.0)
     }
 
     /// The wire id of the entry's message.
@@ -73,8 +76,9 @@ impl<M: Remote> Erased for Typed<M> {
     }
 
     fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error> {
-        let message: M = postcard::from_bytes(body)
-            .map_err(|error| Error::new(ErrorKind::Protocol(format!("{}: {error}", M::NAME).into())))?;
+        let message: M = postcard::from_bytes(body).map_err(|error| {
+            Error::new(ErrorKind::Protocol(format!("{}: {error}", M::NAME).into()))
+        })?;
         let request = self.0.send(message);
         Ok(Box::pin(async move {
             match request.await {

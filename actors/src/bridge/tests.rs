@@ -124,7 +124,9 @@ fn desk() -> (Handle<Desk>, Arc<Seen>) {
 async fn pair() -> (Link, Link, Arc<Seen>) {
     let (near, far) = Endpoint::unix_pair().expect("a socket pair");
     let (root, seen) = desk();
-    let why = |_: TransportError| async { Error::new(ErrorKind::HostLost(Default::default())) }.boxed_local();
+    let why = |_: TransportError| {
+        async { Error::new(ErrorKind::HostLost(Default::default())) }.boxed_local()
+    };
     let (near, far) = tokio::join!(
         Link::connect(near, 0, None, Box::new(why)),
         Link::connect(far, 1, Some(root.into_any()), Box::new(why))
@@ -134,7 +136,9 @@ async fn pair() -> (Link, Link, Arc<Seen>) {
 
 fn run(test: impl Future<Output = ()> + 'static) {
     actix_rt::System::new().block_on(async {
-        tokio::time::timeout(Duration::from_secs(20), test).await.expect("within the deadline");
+        tokio::time::timeout(Duration::from_secs(20), test)
+            .await
+            .expect("within the deadline");
     });
 }
 
@@ -151,10 +155,17 @@ fn a_call_is_answered_with_a_value_or_an_error() {
         let desk = near.root::<Desk>().expect("a root");
         assert_eq!(desk.send(Add(2, 3)).await, Ok(5));
         let error = desk.send(Add(u64::MAX, 1)).await.expect_err("overflows");
-        assert_eq!(error.kind(), &ErrorKind::InvalidArgument("too large".into()));
+        assert_eq!(
+            error.kind(),
+            &ErrorKind::InvalidArgument("too large".into())
+        );
         let many = (0..2000).map(|n| desk.send(Add(n, 1)));
         let sums = futures::future::join_all(many).await;
-        assert!(sums.into_iter().enumerate().all(|(n, sum)| sum == Ok(n as u64 + 1)));
+        assert!(
+            sums.into_iter()
+                .enumerate()
+                .all(|(n, sum)| sum == Ok(n as u64 + 1))
+        );
     });
 }
 
@@ -202,9 +213,18 @@ fn every_pending_call_fails_when_the_link_is_lost() {
         assert_eq!(desk.send(Add(0, 1)).await, Ok(1));
         far.close();
         for outcome in futures::future::join_all(waiting).await {
-            assert!(matches!(outcome.expect_err("lost").kind(), ErrorKind::HostLost(_)));
+            assert!(matches!(
+                outcome.expect_err("lost").kind(),
+                ErrorKind::HostLost(_)
+            ));
         }
-        assert!(desk.send(Add(0, 1)).await.expect_err("still lost").host_exit().is_some());
+        assert!(
+            desk.send(Add(0, 1))
+                .await
+                .expect_err("still lost")
+                .host_exit()
+                .is_some()
+        );
         near.lost().wait().await;
     });
 }

@@ -90,7 +90,11 @@ impl Events {
         let waiting = {
             let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(at) = shared.completed.iter().position(|(id, _)| *id == command) {
-                return shared.completed.remove(at).map(|(_, event)| event).ok_or_else(Error::cancelled);
+                return shared
+                    .completed
+                    .remove(at)
+                    .map(|(_, event)| event)
+                    .ok_or_else(Error::cancelled);
             }
             if let Some(error) = &shared.ended {
                 return Err(error.clone());
@@ -129,7 +133,8 @@ impl Shared {
                 }
             }
         }
-        self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        self.subscribers
+            .retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
     }
 
     /// The session answers no more: for a lost host that is an event of its own, raised here.

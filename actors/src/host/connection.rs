@@ -52,14 +52,16 @@ impl Host {
             )));
         }
         let command = HostCommand::new(self.program.clone());
-        let (process, socket) = command.spawn().await.map_err(|error| {
-            Error::new(ErrorKind::HostStart(error.to_string().into()))
-        })?;
+        let (process, socket) = command
+            .spawn()
+            .await
+            .map_err(|error| Error::new(ErrorKind::HostStart(error.to_string().into())))?;
         let process = Arc::new(process);
         let watched = process.exited();
         let pid = process.pid();
         let (pmp, lost) = runtime::run(move || async move {
-            let diagnose = Box::new(move |end: TransportError| host_lost(pid, end, watched).boxed_local());
+            let diagnose =
+                Box::new(move |end: TransportError| host_lost(pid, end, watched).boxed_local());
             let link = Link::connect(Endpoint::unix(socket), 0, None, diagnose).await?;
             Ok((link.root::<PmpHost>()?, link.lost()))
         })
@@ -73,7 +75,11 @@ impl Host {
 }
 
 /// Why a link to a host has ended: how the process did, or what broke the link while it still runs.
-async fn host_lost(pid: u32, end: TransportError, exited: impl Future<Output = portcullis_transport::HostExit>) -> Error {
+async fn host_lost(
+    pid: u32,
+    end: TransportError,
+    exited: impl Future<Output = portcullis_transport::HostExit>,
+) -> Error {
     if let TransportError::Protocol { .. } = end {
         return Error::new(ErrorKind::Protocol(end.to_string().into()));
     }
@@ -106,7 +112,10 @@ impl HostConnection {
     /// # Errors
     /// `Cancelled` if the process is ending.
     pub async fn in_process(registry: Arc<Registry>) -> Result<Self> {
-        let pmp = runtime::run(move || async move { Ok(PmpHostActor::create(registry, Arc::new(HeapAllocator))) }).await?;
+        let pmp = runtime::run(move || async move {
+            Ok(PmpHostActor::create(registry, Arc::new(HeapAllocator)))
+        })
+        .await?;
         Ok(Self {
             pmp,
             process: None,
@@ -121,7 +130,9 @@ impl HostConnection {
 
     /// The process id of where sessions and objects are created.
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
+        self.process
+            .as_ref()
+            .map_or_else(std::process::id, |process| process.pid())
     }
 
     /// Watches for the host's end; `None` in the application's own process.

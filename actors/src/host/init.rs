@@ -1,7 +1,7 @@
 //! The host's own side: one call first thing in `main`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_rt::System;
 use futures::FutureExt;
@@ -48,7 +48,10 @@ fn fail(why: &str) -> ! {
 fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
     System::new().block_on(async move {
         let memory = Arc::new(LateAllocator::default());
-        let root = PmpHostActor::create(Arc::new(registry), Arc::clone(&memory) as Arc<dyn SampleAllocator>);
+        let root = PmpHostActor::create(
+            Arc::new(registry),
+            Arc::clone(&memory) as Arc<dyn SampleAllocator>,
+        );
         let link = Link::connect(
             endpoint,
             1,

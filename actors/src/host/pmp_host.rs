@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, WeakAddr, AsyncContext};
+use actix::{Actor, AsyncContext, Context, Handler, WeakAddr};
 use portcullis_derive::Remote;
 use portcullis_engine::component::Role;
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, SampleAllocator, Settings};
@@ -86,7 +86,10 @@ pub(crate) struct PmpHostActor {
 
 impl PmpHostActor {
     /// Starts the host actor on this arbiter; what it creates uses `allocator` for its output.
-    pub(crate) fn create(registry: Arc<Registry>, allocator: Arc<dyn SampleAllocator>) -> Handle<PmpHost> {
+    pub(crate) fn create(
+        registry: Arc<Registry>,
+        allocator: Arc<dyn SampleAllocator>,
+    ) -> Handle<PmpHost> {
         let actor = Self {
             registry,
             allocator,
@@ -142,7 +145,11 @@ impl Handler<CreateObject> for PmpHostActor {
 }
 
 /// Creates an object by class id in this process, on this arbiter.
-pub(crate) async fn create_object(registry: Arc<Registry>, environment: Environment, request: CreateObject) -> Result<CreatedObject> {
+pub(crate) async fn create_object(
+    registry: Arc<Registry>,
+    environment: Environment,
+    request: CreateObject,
+) -> Result<CreatedObject> {
     let CreateObject {
         class,
         settings,
@@ -150,32 +157,43 @@ pub(crate) async fn create_object(registry: Arc<Registry>, environment: Environm
         limits,
     } = request;
     if class == SOURCE_RESOLVER {
-        return Ok(CreatedObject::Resolver(SourceResolverActor::create(registry)));
+        return Ok(CreatedObject::Resolver(SourceResolverActor::create(
+            registry,
+        )));
     }
     let Some(info) = registry.components().get(&class).map(|entry| *entry.info()) else {
-        return Err(Error::new(ErrorKind::ClassNotInHost { class: class.into() }));
+        return Err(Error::new(ErrorKind::ClassNotInHost {
+            class: class.into(),
+        }));
     };
     match info.role {
         Role::Source => {
             let build = move || registry.components().create_source(&class, &settings);
-            SourceActor::create(info.inline, limits, None, build).await.map(CreatedObject::Source)
+            SourceActor::create(info.inline, limits, None, build)
+                .await
+                .map(CreatedObject::Source)
         }
         Role::Decoder | Role::Converter | Role::Transform => {
-            let (object, control) = registry.create_transform(&class, &settings, environment).await?;
+            let (object, control) = registry
+                .create_transform(&class, &settings, environment)
+                .await?;
             Ok(CreatedObject::Transform(object, control))
         }
         Role::Sink => {
             let build = move || registry.components().create_sink(&class, &settings);
             let (renderer, url) = ComponentRenderer::create(info.inline, build).await?;
             if let Some(url) = url {
-                let opener = opener.ok_or_else(|| Error::invalid_request("a sink that writes needs an opener"))?;
+                let opener = opener
+                    .ok_or_else(|| Error::invalid_request("a sink that writes needs an opener"))?;
                 let file = opener.send(CreateUrl { url }).await?;
                 renderer.attach(Box::new(into_file(&file)?)).await?;
             }
             let sink = SinkActor::create(renderer, ReadAhead::default(), system_time::now);
             Ok(CreatedObject::Sink(sink))
         }
-        role => Err(Error::invalid_request(format!("{class} is a {role}: use a source resolver"))),
+        role => Err(Error::invalid_request(format!(
+            "{class} is a {role}: use a source resolver"
+        ))),
     }
 }
 

@@ -134,7 +134,9 @@ impl Handler<ReadBytes> for ByteStreamActor {
             ..read
         };
         if self.reads.try_send((read, answer)).is_err() {
-            return ReplyFuture::ready(Err(Error::invalid_request("too many reads wait at one byte stream")));
+            return ReplyFuture::ready(Err(Error::invalid_request(
+                "too many reads wait at one byte stream",
+            )));
         }
         ReplyFuture::new(async move { bytes.await.unwrap_or_else(|_| Err(Error::cancelled())) })
     }
@@ -142,6 +144,7 @@ impl Handler<ReadBytes> for ByteStreamActor {
 
 /// Makes a descriptor of a regular file into a blocking reader.
 pub(crate) fn is_regular_file(descriptor: &OwnedFd) -> bool {
-    rustix::fs::fstat(descriptor)
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile)
+    rustix::fs::fstat(descriptor).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+    })
 }

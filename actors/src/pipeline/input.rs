@@ -81,7 +81,8 @@ impl Input {
 
     /// The next pull to make, if there is room for its answer.
     pub(crate) fn next_pull(&mut self) -> Option<(Epoch, Call<Pull>)> {
-        let room = self.items.len() <= self.ahead.batch as usize / 2 && self.bytes < self.ahead.bytes;
+        let room =
+            self.items.len() <= self.ahead.batch as usize / 2 && self.bytes < self.ahead.bytes;
         if self.pulling || self.ended || !room {
             return None;
         }
@@ -108,7 +109,9 @@ impl Input {
         let pulled = answer.inspect_err(|_| self.ended = true)?;
         if pulled.items.is_empty() {
             self.ended = true;
-            return Err(Error::invalid_request("a node answered a pull with nothing"));
+            return Err(Error::invalid_request(
+                "a node answered a pull with nothing",
+            ));
         }
         for item in pulled.items {
             match item {

@@ -76,7 +76,10 @@ impl OpenPolicy {
             Some(Input::Path(path)) => Ok(Input::Path(path.clone())),
             Some(Input::Url(url)) => Ok(Input::Url(url.clone())),
             Some(Input::Bytes(bytes)) => Ok(Input::Bytes(bytes.clone())),
-            Some(_) => self.inputs.remove(url).ok_or_else(|| refused(url, "it was opened before")),
+            Some(_) => self
+                .inputs
+                .remove(url)
+                .ok_or_else(|| refused(url, "it was opened before")),
             None => self.referred(url),
         }
     }
@@ -86,10 +89,17 @@ impl OpenPolicy {
         let Some(path) = input.local_path() else {
             return Err(refused(url, "it was not granted"));
         };
-        let real = path.canonicalize().map_err(|error| Error::io(url.to_owned(), &error))?;
-        let inside = real.parent().is_some_and(|parent| self.directories.iter().any(|granted| granted == parent));
+        let real = path
+            .canonicalize()
+            .map_err(|error| Error::io(url.to_owned(), &error))?;
+        let inside = real
+            .parent()
+            .is_some_and(|parent| self.directories.iter().any(|granted| granted == parent));
         if !inside {
-            return Err(refused(url, "it lies outside of the directory of what was granted"));
+            return Err(refused(
+                url,
+                "it lies outside of the directory of what was granted",
+            ));
         }
         Ok(Input::Path(real))
     }
@@ -126,7 +136,11 @@ impl Handler<OpenUrl> for OpenerActor {
     fn handle(&mut self, message: OpenUrl, _: &mut Self::Context) -> Self::Result {
         let name = message.url.clone();
         match self.policy.take(&message.url) {
-            Ok(input) => ReplyFuture::new(async move { input.open().await.map_err(|error| error.of_input(name)) }),
+            Ok(input) => {
+                ReplyFuture::new(
+                    async move { input.open().await.map_err(|error| error.of_input(name)) },
+                )
+            }
             Err(error) => ReplyFuture::ready(Err(error)),
         }
     }
@@ -141,7 +155,9 @@ impl Handler<CreateUrl> for OpenerActor {
             return ReplyFuture::ready(Err(refused(&url, "writing it was not granted")));
         }
         let Some(path) = Input::from(url.as_str()).local_path() else {
-            return ReplyFuture::ready(Err(Error::invalid_argument(format!("{url}: only files can be written"))));
+            return ReplyFuture::ready(Err(Error::invalid_argument(format!(
+                "{url}: only files can be written"
+            ))));
         };
         ReplyFuture::new(async move {
             tokio::task::spawn_blocking(move || std::fs::File::create(path))

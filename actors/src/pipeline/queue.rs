@@ -24,11 +24,15 @@ impl OutputQueue {
     /// Takes a pull. Its answer is dropped unheard if the asker goes.
     pub(crate) fn ask(&mut self, pull: Pull) -> ReplyFuture<Pulled> {
         if pull.epoch < self.epoch {
-            return ReplyFuture::ready(Ok(Pulled { items: vec![Item::Stale] }));
+            return ReplyFuture::ready(Ok(Pulled {
+                items: vec![Item::Stale],
+            }));
         }
         self.asks.retain(|(_, asker)| !asker.is_closed());
         if self.asks.len() >= MAX_ASKS {
-            return ReplyFuture::ready(Err(Error::invalid_request("too many pulls wait at one output")));
+            return ReplyFuture::ready(Err(Error::invalid_request(
+                "too many pulls wait at one output",
+            )));
         }
         let (asker, answer) = oneshot::channel();
         self.asks.push_back((pull, asker));
@@ -56,7 +60,8 @@ impl OutputQueue {
                 self.asks.push_front((pull, asker));
                 return;
             }
-            let mut items = Vec::with_capacity(self.items.len().min(pull.max_samples.max(1) as usize));
+            let mut items =
+                Vec::with_capacity(self.items.len().min(pull.max_samples.max(1) as usize));
             let mut bytes = 0;
             while items.len() < pull.max_samples.max(1) as usize
                 && (items.is_empty() || bytes < pull.max_bytes)
@@ -84,7 +89,9 @@ impl OutputQueue {
         for (pull, asker) in std::mem::take(&mut self.asks) {
             if pull.epoch < epoch {
                 // The asker may have gone.
-                let _ = asker.send(Pulled { items: vec![Item::Stale] });
+                let _ = asker.send(Pulled {
+                    items: vec![Item::Stale],
+                });
             } else {
                 self.asks.push_back((pull, asker));
             }
@@ -112,6 +119,9 @@ impl OutputQueue {
 
     /// Samples that waiting pulls still want.
     pub(crate) fn wanted(&self) -> usize {
-        self.asks.iter().map(|(pull, _)| pull.max_samples.max(1) as usize).sum()
+        self.asks
+            .iter()
+            .map(|(pull, _)| pull.max_samples.max(1) as usize)
+            .sum()
     }
 }

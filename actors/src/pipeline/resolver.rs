@@ -55,7 +55,11 @@ impl SourceResolverActor {
 }
 
 /// Makes a source of an opened input, on a thread of its own.
-pub(crate) async fn resolve(registry: Arc<Registry>, stream: OpenedStream, limits: ContentLimits) -> Result<SourceObject> {
+pub(crate) async fn resolve(
+    registry: Arc<Registry>,
+    stream: OpenedStream,
+    limits: ContentLimits,
+) -> Result<SourceObject> {
     let (guard, cancel) = CancelGuard::new();
     let name = stream.name.clone();
     let context = OpenContext {
@@ -86,7 +90,9 @@ impl Handle<SourceResolver> {
             }));
         }
         if actix_rt::System::try_current().is_some() {
-            return Err(Error::invalid_request("a blocking call on an arbiter would never end"));
+            return Err(Error::invalid_request(
+                "a blocking call on an arbiter would never end",
+            ));
         }
         futures::executor::block_on(self.send(request))
     }
@@ -102,7 +108,11 @@ impl Handler<ResolveUrl> for SourceResolverActor {
     fn handle(&mut self, message: ResolveUrl, _: &mut Self::Context) -> Self::Result {
         let registry = Arc::clone(&self.registry);
         ReplyFuture::new(async move {
-            let ResolveUrl { url, opener, limits } = message;
+            let ResolveUrl {
+                url,
+                opener,
+                limits,
+            } = message;
             let stream = opener.send(OpenUrl { url }).await?;
             resolve(registry, stream, limits).await
         })
@@ -113,6 +123,10 @@ impl Handler<ResolveByteStream> for SourceResolverActor {
     type Result = ReplyFuture<SourceObject>;
 
     fn handle(&mut self, message: ResolveByteStream, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(resolve(Arc::clone(&self.registry), message.stream, message.limits))
+        ReplyFuture::new(resolve(
+            Arc::clone(&self.registry),
+            message.stream,
+            message.limits,
+        ))
     }
 }

@@ -247,7 +247,8 @@ impl Handler<SetTopology> for MediaSessionActor {
 
     fn handle(&mut self, message: SetTopology, ctx: &mut Self::Context) -> Self::Result {
         let id = message.topology.id();
-        self.objects.insert(id, message.objects.into_iter().collect());
+        self.objects
+            .insert(id, message.objects.into_iter().collect());
         let topology = Box::new(message.topology);
         let flags = message.flags;
         let outcome = self.command(Command::SetTopology { topology, flags }, ctx);
@@ -324,12 +325,22 @@ impl Handler<GetStatistics> for MediaSessionActor {
         };
         let sinks = graph.sinks.clone();
         ReplyFuture::new(async move {
-            let counts = all(sinks.iter().map(|sink| sink.object.control.send(SinkStatistics))).await?;
+            let counts = all(sinks
+                .iter()
+                .map(|sink| sink.object.control.send(SinkStatistics)))
+            .await?;
             let mut statistics = Vec::new();
             for (sink, counts) in sinks.iter().zip(counts) {
                 for (node, stream) in &sink.streams {
-                    let counts = counts.iter().find(|counts| counts.stream == *stream).copied().unwrap_or_default();
-                    statistics.push(OutputStatistics { node: *node, counts });
+                    let counts = counts
+                        .iter()
+                        .find(|counts| counts.stream == *stream)
+                        .copied()
+                        .unwrap_or_default();
+                    statistics.push(OutputStatistics {
+                        node: *node,
+                        counts,
+                    });
                 }
             }
             Ok(statistics)
@@ -352,5 +363,8 @@ pub(super) fn spawn<T: 'static>(
     then: impl FnOnce(&mut MediaSessionActor, T, &mut Context<MediaSessionActor>) + 'static,
 ) {
     use actix::{ActorFutureExt, fut::wrap_future};
-    ctx.spawn(wrap_future::<_, MediaSessionActor>(work).map(|outcome, actor, ctx| then(actor, outcome, ctx)));
+    ctx.spawn(
+        wrap_future::<_, MediaSessionActor>(work)
+            .map(|outcome, actor, ctx| then(actor, outcome, ctx)),
+    );
 }

@@ -19,10 +19,10 @@ pub use super::events::{NextNodeEvents, NodeEvent};
 use super::input::Input;
 pub use super::input::{ReadAhead, Upstream};
 use super::port::{Epoch, Item};
+use crate::bridge::{Handle, ReplyFuture};
 pub(crate) use component::ComponentRenderer;
 pub(crate) use grabber::{Accept, SampleGrabber};
 pub use grabber::{Grabbed, GrabbedItem};
-use crate::bridge::{Handle, ReplyFuture};
 
 crate::interface! {
     /// The control side of a sink.
@@ -130,7 +130,11 @@ pub const TOO_LATE: MediaTime = MediaTime::from_millis(500);
 
 /// What a sink does with samples whose time has come. One call at a time per stream.
 pub(crate) trait Renderer: Unpin + 'static {
-    fn set_type(&mut self, stream: u32, media_type: MediaType) -> LocalBoxFuture<'static, Result<()>>;
+    fn set_type(
+        &mut self,
+        stream: u32,
+        media_type: MediaType,
+    ) -> LocalBoxFuture<'static, Result<()>>;
     fn render(&mut self, stream: u32, samples: Vec<Sample>) -> LocalBoxFuture<'static, Result<()>>;
     fn fault(&mut self, stream: u32, error: Error) -> LocalBoxFuture<'static, Result<()>>;
     fn end_of_stream(&mut self, stream: u32) -> LocalBoxFuture<'static, Result<()>>;
@@ -177,7 +181,11 @@ enum Ready {
 
 impl<R: Renderer> SinkActor<R> {
     /// Starts the actor of a sink on this arbiter.
-    pub(crate) fn create(renderer: R, ahead: ReadAhead, now: fn() -> SystemTime100ns) -> SinkObject {
+    pub(crate) fn create(
+        renderer: R,
+        ahead: ReadAhead,
+        now: fn() -> SystemTime100ns,
+    ) -> SinkObject {
         let address = Self {
             renderer,
             now,
@@ -231,7 +239,9 @@ impl<R: Renderer> SinkActor<R> {
     fn drive(&mut self, id: u32, ctx: &mut Context<Self>) {
         self.pull(id, ctx);
         let rateless = self.rateless;
-        let (Some(clock), Some(stream), false) = (self.clock, self.streams.get_mut(&id), self.failed) else {
+        let (Some(clock), Some(stream), false) =
+            (self.clock, self.streams.get_mut(&id), self.failed)
+        else {
             return;
         };
         if stream.rendering || stream.ended {
@@ -255,7 +265,8 @@ impl<R: Renderer> SinkActor<R> {
             }
             Ready::Samples(samples) => self.renderer.render(id, samples),
             Ready::Format(media_type) => {
-                self.events.push(epoch, NodeEvent::FormatChanged(id, media_type.clone()));
+                self.events
+                    .push(epoch, NodeEvent::FormatChanged(id, media_type.clone()));
                 self.renderer.set_type(id, media_type)
             }
             // Whoever made the fault has told the session.
@@ -294,13 +305,22 @@ impl<R: Renderer> SinkActor<R> {
             // Whoever waited may have gone.
             let _ = waiting.send(Err(error.clone()));
         }
-        self.renderer.fail(self.streams.keys().copied().collect(), error.clone());
-        let epoch = self.streams.values().map(|stream| stream.input.epoch()).max().unwrap_or_default();
+        self.renderer
+            .fail(self.streams.keys().copied().collect(), error.clone());
+        let epoch = self
+            .streams
+            .values()
+            .map(|stream| stream.input.epoch())
+            .max()
+            .unwrap_or_default();
         self.events.push(epoch, NodeEvent::Failed(error));
     }
 
     fn preroll_done(&mut self) {
-        if self.streams.values().all(|stream| stream.input.front().is_some())
+        if self
+            .streams
+            .values()
+            .all(|stream| stream.input.front().is_some())
             && let Some(waiting) = self.prerolling.take()
         {
             // Whoever waited may have gone.

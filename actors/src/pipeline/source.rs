@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use portcullis_derive::Remote;
 use portcullis_engine::{
-    ContentLimits, Error, ErrorKind, MediaSource as SourceComponent, MediaTime, PresentationDescriptor, Result, Sample, StreamId,
+    ContentLimits, Error, ErrorKind, MediaSource as SourceComponent, MediaTime,
+    PresentationDescriptor, Result, Sample, StreamId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,11 +124,20 @@ impl SourceActor {
         } else {
             Worker::spawn("pc-source", build).await?
         };
-        let presentation = worker.call(|source| Ok(source.presentation().clone())).await?;
+        let presentation = worker
+            .call(|source| Ok(source.presentation().clone()))
+            .await?;
         limits.check_tracks(presentation.streams.len() as u64)?;
-        if let Some(length) = presentation.duration.filter(|length| *length > limits.max_duration) {
+        if let Some(length) = presentation
+            .duration
+            .filter(|length| *length > limits.max_duration)
+        {
             let seconds = |time: MediaTime| time.to_duration().as_secs();
-            return Err(Error::limit("duration in seconds", seconds(limits.max_duration), seconds(length)));
+            return Err(Error::limit(
+                "duration in seconds",
+                seconds(limits.max_duration),
+                seconds(length),
+            ));
         }
         let address = Self {
             worker,
@@ -167,7 +177,9 @@ impl SourceActor {
         self.jobs += 1;
         let epoch = self.epoch;
         let batch = wanted.clamp(1, 4096).max(BATCH.min(wanted * 2));
-        let job = self.worker.call(move |source| Ok(read_batch(&mut **source, batch)));
+        let job = self
+            .worker
+            .call(move |source| Ok(read_batch(&mut **source, batch)));
         ctx.spawn(job.into_actor(self).map(move |read, actor, ctx| {
             actor.jobs -= 1;
             if actor.epoch == epoch && actor.state != State::Shutdown {
@@ -191,16 +203,26 @@ impl SourceActor {
                 self.ended = batch.ended;
             }
             Err(error) => {
-                self.events.push(self.epoch, NodeEvent::Failed(error.clone()));
+                self.events
+                    .push(self.epoch, NodeEvent::Failed(error.clone()));
                 for queue in self.streams.values_mut() {
                     queue.push(Item::Fault(error.clone()));
                 }
                 self.ended = true;
             }
         }
-        let held = self.streams.values().map(OutputQueue::bytes).max().unwrap_or(0);
+        let held = self
+            .streams
+            .values()
+            .map(OutputQueue::bytes)
+            .max()
+            .unwrap_or(0);
         if held > self.limits.max_interleave_bytes {
-            self.fault(Error::limit("interleave bytes", self.limits.max_interleave_bytes, held));
+            self.fault(Error::limit(
+                "interleave bytes",
+                self.limits.max_interleave_bytes,
+                held,
+            ));
             self.ended = true;
         }
         if self.ended {
@@ -208,7 +230,8 @@ impl SourceActor {
             streams.sort_by_key(|(stream, _)| **stream);
             for (stream, queue) in streams {
                 queue.push(Item::End);
-                self.events.push(self.epoch, NodeEvent::EndOfStream(StreamId(*stream)));
+                self.events
+                    .push(self.epoch, NodeEvent::EndOfStream(StreamId(*stream)));
             }
             self.events.push(self.epoch, NodeEvent::EndOfPresentation);
         }
@@ -218,7 +241,8 @@ impl SourceActor {
     }
 
     fn fault(&mut self, error: Error) {
-        self.events.push(self.epoch, NodeEvent::Fault(error.clone()));
+        self.events
+            .push(self.epoch, NodeEvent::Fault(error.clone()));
         for queue in self.streams.values_mut() {
             queue.push(Item::Fault(error.clone()));
         }
@@ -226,7 +250,9 @@ impl SourceActor {
 
     fn check(&self) -> Result<()> {
         match self.state {
-            State::Shutdown => Err(Error::new(ErrorKind::Shutdown { what: "media source".into() })),
+            State::Shutdown => Err(Error::new(ErrorKind::Shutdown {
+                what: "media source".into(),
+            })),
             _ => Ok(()),
         }
     }
@@ -274,7 +300,10 @@ impl Handler<Pull> for SourceActor {
             return ReplyFuture::ready(Err(error));
         }
         let Some(stream) = self.streams.get_mut(&pull.output) else {
-            return ReplyFuture::ready(Err(Error::invalid_request(format!("stream {} is not selected", pull.output))));
+            return ReplyFuture::ready(Err(Error::invalid_request(format!(
+                "stream {} is not selected",
+                pull.output
+            ))));
         };
         let answer = stream.ask(pull);
         self.pump(ctx);
@@ -306,10 +335,17 @@ impl Handler<StartSource> for SourceActor {
         if let Err(error) = self.check() {
             return ReplyFuture::ready(Err(error));
         }
-        if let Some(unknown) = start.selected.iter().find(|id| self.presentation.stream(**id).is_none()) {
-            return ReplyFuture::ready(Err(Error::invalid_argument(format!("there is no stream {unknown}"))));
+        if let Some(unknown) = start
+            .selected
+            .iter()
+            .find(|id| self.presentation.stream(**id).is_none())
+        {
+            return ReplyFuture::ready(Err(Error::invalid_argument(format!(
+                "there is no stream {unknown}"
+            ))));
         }
-        let resume = self.state == State::Paused && start.position.is_none() && start.epoch == self.epoch;
+        let resume =
+            self.state == State::Paused && start.position.is_none() && start.epoch == self.epoch;
         self.state = State::Started;
         if resume {
             self.pump(ctx);
@@ -317,7 +353,8 @@ impl Handler<StartSource> for SourceActor {
         }
         self.epoch = start.epoch;
         self.ended = false;
-        self.streams.retain(|stream, _| start.selected.contains(&StreamId(*stream)));
+        self.streams
+            .retain(|stream, _| start.selected.contains(&StreamId(*stream)));
         for stream in &start.selected {
             self.streams.entry(stream.0).or_default().flush(start.epoch);
         }
@@ -325,7 +362,9 @@ impl Handler<StartSource> for SourceActor {
         self.jobs += 1;
         let epoch = self.epoch;
         let (started, answer) = tokio::sync::oneshot::channel();
-        let job = self.worker.call(move |source| source.start(&start.selected, start.position));
+        let job = self
+            .worker
+            .call(move |source| source.start(&start.selected, start.position));
         ctx.spawn(job.into_actor(self).map(move |outcome, actor, ctx| {
             actor.jobs -= 1;
             if actor.epoch == epoch {
@@ -347,7 +386,9 @@ impl Handler<PauseSource> for SourceActor {
     fn handle(&mut self, _: PauseSource, _: &mut Self::Context) -> Self::Result {
         self.check()?;
         if self.state != State::Started {
-            return Err(Error::new(ErrorKind::InvalidStateTransition("pause of a source that is not started".into())));
+            return Err(Error::new(ErrorKind::InvalidStateTransition(
+                "pause of a source that is not started".into(),
+            )));
         }
         self.state = State::Paused;
         Ok(())
@@ -374,7 +415,9 @@ impl Handler<ShutdownSource> for SourceActor {
     fn handle(&mut self, _: ShutdownSource, _: &mut Self::Context) -> Self::Result {
         self.check()?;
         self.state = State::Shutdown;
-        let error = Error::new(ErrorKind::Shutdown { what: "media source".into() });
+        let error = Error::new(ErrorKind::Shutdown {
+            what: "media source".into(),
+        });
         for stream in self.streams.values_mut() {
             stream.fail(&error);
         }

@@ -7,7 +7,8 @@ use futures::future::LocalBoxFuture;
 use portcullis_derive::Remote;
 use portcullis_engine::component::OutputItem;
 use portcullis_engine::{
-    ContentLimits, Error, ErrorKind, MediaType, Output, Result, SampleAllocator, Transform as TransformComponent,
+    ContentLimits, Error, ErrorKind, MediaType, Output, Result, SampleAllocator,
+    Transform as TransformComponent,
 };
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +98,11 @@ impl<T: TransformComponent> std::fmt::Debug for TransformActor<T> {
 
 impl<T: TransformComponent + Unpin> TransformActor<T> {
     /// Starts the actor of a transform on this arbiter.
-    pub(crate) fn create(worker: Worker<T>, allocator: Arc<dyn SampleAllocator>, limits: ContentLimits) -> TransformObject {
+    pub(crate) fn create(
+        worker: Worker<T>,
+        allocator: Arc<dyn SampleAllocator>,
+        limits: ContentLimits,
+    ) -> TransformObject {
         let address = Self {
             worker,
             allocator,
@@ -128,7 +133,8 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
                 actor.pump(ctx);
             }));
         }
-        let room = self.output.len() < AHEAD_ITEMS.max(self.output.wanted()) && self.output.bytes() < AHEAD_BYTES;
+        let room = self.output.len() < AHEAD_ITEMS.max(self.output.wanted())
+            && self.output.bytes() < AHEAD_BYTES;
         if self.working || self.ended || !room {
             return;
         }
@@ -148,7 +154,9 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         self.working = true;
         let epoch = self.input.epoch();
         let output = Output::new(Arc::clone(&self.allocator), self.limits);
-        let job = self.worker.call(move |transform| Ok(process(transform, batch, output)));
+        let job = self
+            .worker
+            .call(move |transform| Ok(process(transform, batch, output)));
         ctx.spawn(job.into_actor(self).map(move |done, actor, ctx| {
             actor.working = false;
             if epoch == actor.input.epoch() {
@@ -176,7 +184,8 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
     fn take(&mut self, processed: Processed) {
         for fault in processed.faults {
             self.faults_in_a_row += 1;
-            self.events.push(self.input.epoch(), NodeEvent::Fault(fault));
+            self.events
+                .push(self.input.epoch(), NodeEvent::Fault(fault));
         }
         for item in processed.items {
             match &item {
@@ -192,11 +201,23 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         }
         let limits = &self.limits;
         let beyond = if self.produced_bytes > limits.max_output_bytes {
-            Some(Error::limit("output bytes", limits.max_output_bytes, self.produced_bytes))
+            Some(Error::limit(
+                "output bytes",
+                limits.max_output_bytes,
+                self.produced_bytes,
+            ))
         } else if self.produced_samples > limits.max_samples {
-            Some(Error::limit("samples", limits.max_samples, self.produced_samples))
+            Some(Error::limit(
+                "samples",
+                limits.max_samples,
+                self.produced_samples,
+            ))
         } else if self.faults_in_a_row >= MAX_FAULTS_IN_A_ROW {
-            Some(Error::limit("faults in a row", u64::from(MAX_FAULTS_IN_A_ROW), u64::from(self.faults_in_a_row)))
+            Some(Error::limit(
+                "faults in a row",
+                u64::from(MAX_FAULTS_IN_A_ROW),
+                u64::from(self.faults_in_a_row),
+            ))
         } else {
             None
         };
@@ -210,7 +231,8 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             return;
         }
         self.ended = true;
-        self.events.push(self.input.epoch(), NodeEvent::Failed(error.clone()));
+        self.events
+            .push(self.input.epoch(), NodeEvent::Failed(error.clone()));
         self.output.fail(&error);
     }
 }
@@ -223,7 +245,11 @@ struct Processed {
 }
 
 /// Processes a batch on the worker. A sample that cannot be processed becomes a fault; the next one is tried.
-fn process<T: TransformComponent>(transform: &mut T, batch: Vec<Item>, mut output: Output) -> Processed {
+fn process<T: TransformComponent>(
+    transform: &mut T,
+    batch: Vec<Item>,
+    mut output: Output,
+) -> Processed {
     let mut items = Vec::with_capacity(batch.len());
     let mut faults = Vec::new();
     for item in batch {
@@ -258,11 +284,18 @@ fn process<T: TransformComponent>(transform: &mut T, batch: Vec<Item>, mut outpu
 }
 
 /// A format change in band: what belongs to the old type is drained first (reference 1.7 X5).
-fn change_format<T: TransformComponent>(transform: &mut T, media_type: &MediaType, output: &mut Output) -> Result<()> {
+fn change_format<T: TransformComponent>(
+    transform: &mut T,
+    media_type: &MediaType,
+    output: &mut Output,
+) -> Result<()> {
     transform.drain(output)?;
     let types = transform.set_input(media_type)?;
     let Some(first) = types.first() else {
-        return Err(Error::invalid_type(media_type, "nothing can be made from it"));
+        return Err(Error::invalid_type(
+            media_type,
+            "nothing can be made from it",
+        ));
     };
     transform.set_output(first)?;
     output.push_format(first.clone());
@@ -291,7 +324,10 @@ impl<T: TransformComponent + Unpin> Handler<SetInputType> for TransformActor<T> 
     type Result = ReplyFuture<Vec<MediaType>>;
 
     fn handle(&mut self, message: SetInputType, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(self.worker.call(move |transform| transform.set_input(&message.media_type)))
+        ReplyFuture::new(
+            self.worker
+                .call(move |transform| transform.set_input(&message.media_type)),
+        )
     }
 }
 
@@ -299,7 +335,10 @@ impl<T: TransformComponent + Unpin> Handler<SetOutputType> for TransformActor<T>
     type Result = ReplyFuture<()>;
 
     fn handle(&mut self, message: SetOutputType, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(self.worker.call(move |transform| transform.set_output(&message.media_type)))
+        ReplyFuture::new(
+            self.worker
+                .call(move |transform| transform.set_output(&message.media_type)),
+        )
     }
 }
 

@@ -109,22 +109,33 @@ impl Calls {
 
 impl LinkCore {
     /// Encodes a request to an object of the peer.
-    pub(crate) fn encode_call<M: Remote>(self: &Rc<Self>, object: u32, generation: u32, message: &M) -> Result<EncodedCall> {
+    pub(crate) fn encode_call<M: Remote>(
+        self: &Rc<Self>,
+        object: u32,
+        generation: u32,
+        message: &M,
+    ) -> Result<EncodedCall> {
         self.check()?;
-        let body = self.encode(|into| postcard::to_extend(message, into)).map_err(|error| {
-            if let Some(len) = self.payloads.borrow_mut().take_exhausted() {
-                Error::limit("shared payload memory", 0, len as u64).because(M::NAME)
-            } else {
-                Error::invalid_request(format!("{} cannot cross the process wall: {error}", M::NAME))
-            }
-        })?;
+        let body = self
+            .encode(|into| postcard::to_extend(message, into))
+            .map_err(|error| {
+                if let Some(len) = self.payloads.borrow_mut().take_exhausted() {
+                    Error::limit("shared payload memory", 0, len as u64).because(M::NAME)
+                } else {
+                    Error::invalid_request(format!(
+                        "{} cannot cross the process wall: {error}",
+                        M::NAME
+                    ))
+                }
+            })?;
         Ok(EncodedCall {
             header: FrameHeader {
                 kind: kind::CALL,
                 object,
                 generation,
                 method: M::ID,
-                deadline_us: M::DEADLINE.map_or(0, |d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX)),
+                deadline_us: M::DEADLINE
+                    .map_or(0, |d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX)),
                 ..FrameHeader::default()
             },
             body,
@@ -133,7 +144,11 @@ impl LinkCore {
     }
 
     /// Puts a request on its way; its answer goes to `caller`.
-    pub(crate) fn start_call<M: Remote>(&self, call: EncodedCall, caller: Option<OneshotSender<M::Result>>) {
+    pub(crate) fn start_call<M: Remote>(
+        &self,
+        call: EncodedCall,
+        caller: Option<OneshotSender<M::Result>>,
+    ) {
         let EncodedCall {
             mut header,
             body,
@@ -167,7 +182,10 @@ impl LinkCore {
     }
 
     /// Runs `write` as the encoding of one message; on failure what it exported is taken back.
-    fn encode(self: &Rc<Self>, write: impl FnOnce(Vec<u8>) -> postcard::Result<Vec<u8>>) -> postcard::Result<Vec<u8>> {
+    fn encode(
+        self: &Rc<Self>,
+        write: impl FnOnce(Vec<u8>) -> postcard::Result<Vec<u8>>,
+    ) -> postcard::Result<Vec<u8>> {
         self.begin_encoding();
         let body = scope::enter(self, || write(Vec::with_capacity(128)));
         if body.is_ok() {
@@ -206,7 +224,9 @@ impl LinkCore {
         }
         for pending in late {
             let what = pending.what.into();
-            pending.caller.fail(Error::new(ErrorKind::DeadlineExceeded { what }));
+            pending
+                .caller
+                .fail(Error::new(ErrorKind::DeadlineExceeded { what }));
         }
         self.credit.notify_waiters();
     }
@@ -249,8 +269,15 @@ impl LinkCore {
             return Err(protocol("two calls with one id"));
         }
         let target = self.exported(header.object, header.generation)?;
-        let Some(slot) = target.slots.iter().find(|slot| slot.method() == header.method) else {
-            return Err(protocol(format!("object {} has no method {:#010x}", header.object, header.method)));
+        let Some(slot) = target
+            .slots
+            .iter()
+            .find(|slot| slot.method() == header.method)
+        else {
+            return Err(protocol(format!(
+                "object {} has no method {:#010x}",
+                header.object, header.method
+            )));
         };
         let answer = scope::enter(self, || slot.dispatch(body))?;
         let (abort, registration) = AbortHandle::new_pair();
@@ -269,7 +296,11 @@ impl LinkCore {
         Ok(())
     }
 
-    async fn reply(self: &Rc<Self>, call: u64, answer: Result<Box<dyn crate::bridge::recipient::Reply>>) {
+    async fn reply(
+        self: &Rc<Self>,
+        call: u64,
+        answer: Result<Box<dyn crate::bridge::recipient::Reply>>,
+    ) {
         let mut header = FrameHeader {
             kind: kind::REPLY,
             call,

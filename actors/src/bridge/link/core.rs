@@ -13,10 +13,10 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{Agreed, Frame, FrameHeader, LinkSender, TransportError};
 use tokio::sync::{Notify, watch};
 
+use super::LinkLost;
 use super::calls::Calls;
 use super::objects::Objects;
 use super::wire::kind;
-use super::LinkLost;
 use crate::bridge::payload_port::{Payloads, SlotAllocator};
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
@@ -69,7 +69,10 @@ impl LinkCore {
     }
 
     pub(crate) fn take_descriptor(&self, index: u32) -> Option<OwnedFd> {
-        self.incoming_descriptors.borrow_mut().get_mut(index as usize)?.take()
+        self.incoming_descriptors
+            .borrow_mut()
+            .get_mut(index as usize)?
+            .take()
     }
 
     pub(super) fn take_outgoing_descriptors(&self) -> Vec<OwnedFd> {
@@ -144,7 +147,8 @@ impl LinkCore {
         if header.kind == kind::SEGMENT {
             return self.payloads.borrow_mut().segment(&header, descriptors);
         }
-        self.incoming_descriptors.replace(descriptors.into_iter().map(Some).collect());
+        self.incoming_descriptors
+            .replace(descriptors.into_iter().map(Some).collect());
         let outcome = match header.kind {
             kind::CALL => self.receive_call(&header, &body),
             kind::REPLY => self.receive_reply(&header, &body),
@@ -161,11 +165,20 @@ impl LinkCore {
         outcome
     }
 
-    pub(super) fn push(&self, header: FrameHeader, body: &[u8], descriptors: Vec<OwnedFd>) -> Result<()> {
-        self.sender.push(header, &[body], descriptors).map_err(|error| match error {
-            TransportError::FrameTooLarge { len, max } => Error::limit("message bytes", max, len),
-            other => protocol(other.to_string()),
-        })
+    pub(super) fn push(
+        &self,
+        header: FrameHeader,
+        body: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<()> {
+        self.sender
+            .push(header, &[body], descriptors)
+            .map_err(|error| match error {
+                TransportError::FrameTooLarge { len, max } => {
+                    Error::limit("message bytes", max, len)
+                }
+                other => protocol(other.to_string()),
+            })
     }
 
     /// Tells the peer which of its slots nobody here looks at any more.
@@ -182,7 +195,8 @@ impl LinkCore {
     /// Pushes a frame that nobody waits for. It fails only when the link has ended or the peer does not read at all.
     pub(super) fn push_control(&self, header: FrameHeader, body: &[u8]) {
         if let Err(error) = self.push(header, body, Vec::new()) {
-            self.sender.abort(TransportError::protocol(error.to_string()));
+            self.sender
+                .abort(TransportError::protocol(error.to_string()));
         }
     }
 

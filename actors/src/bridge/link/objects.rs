@@ -96,7 +96,9 @@ impl LinkCore {
             generation: 0,
             interface: I::ID,
         };
-        self.import(wire, Importer::of::<I>()).map(Handle::from_shared).map_err(protocol)
+        self.import(wire, Importer::of::<I>())
+            .map(Handle::from_shared)
+            .map_err(protocol)
     }
 
     pub(super) fn begin_encoding(&self) {
@@ -113,7 +115,10 @@ impl LinkCore {
         let released: Vec<_> = {
             let mut objects = self.objects.borrow_mut();
             let indices = std::mem::take(&mut objects.encoding);
-            indices.into_iter().filter_map(|index| objects.give_back(index, 1)).collect()
+            indices
+                .into_iter()
+                .filter_map(|index| objects.give_back(index, 1))
+                .collect()
         };
         drop(released);
         self.payloads.borrow_mut().undo_encoding();
@@ -160,9 +165,15 @@ impl LinkCore {
     }
 
     /// The handle behind a form that arrived.
-    pub(crate) fn import(self: &Rc<Self>, wire: WireHandle, importer: Importer) -> Result<Arc<Shared>, String> {
+    pub(crate) fn import(
+        self: &Rc<Self>,
+        wire: WireHandle,
+        importer: Importer,
+    ) -> Result<Arc<Shared>, String> {
         if wire.home {
-            let shared = self.exported(wire.id, wire.generation).map_err(|error| error.to_string())?;
+            let shared = self
+                .exported(wire.id, wire.generation)
+                .map_err(|error| error.to_string())?;
             if shared.interface != importer.interface {
                 return Err("an object under another interface".into());
             }
@@ -209,9 +220,10 @@ impl LinkCore {
         let references = {
             let mut objects = self.objects.borrow_mut();
             match objects.imports.get(&(id, generation)) {
-                Some(known) if known.import == import => {
-                    objects.imports.remove(&(id, generation)).map(|known| known.references)
-                }
+                Some(known) if known.import == import => objects
+                    .imports
+                    .remove(&(id, generation))
+                    .map(|known| known.references),
                 _ => None,
             }
         };
@@ -236,7 +248,10 @@ impl LinkCore {
             let mut objects = self.objects.borrow_mut();
             let index = header.object as usize;
             match objects.exports.get(index) {
-                Some(export) if export.generation == header.generation && export.references >= header.call => {
+                Some(export)
+                    if export.generation == header.generation
+                        && export.references >= header.call =>
+                {
                     objects.give_back(index, header.call)
                 }
                 _ => return Err(protocol("a release of what was not given")),

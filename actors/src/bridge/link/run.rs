@@ -14,7 +14,11 @@ use crate::bridge::handle::AnyHandle;
 const TICK: Duration = Duration::from_millis(50);
 
 /// Starts a link on this arbiter.
-pub(super) fn start(link: portcullis_transport::Link, root: Option<AnyHandle>, diagnose: Diagnose) -> Rc<LinkCore> {
+pub(super) fn start(
+    link: portcullis_transport::Link,
+    root: Option<AnyHandle>,
+    diagnose: Diagnose,
+) -> Rc<LinkCore> {
     debug_assert_eq!(wire::ROOT, 0, "the root is the first export");
     let core = LinkCore::new(link.sender, link.agreed);
     if let Some(root) = root {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use portcullis_engine::{
-    Error, MajorType, MediaType, PixelFormat, PresentationDescriptor, SampleFormat, StreamDescriptor, StreamId, Subtype, keys,
+    Error, MajorType, MediaType, PixelFormat, PresentationDescriptor, SampleFormat,
+    StreamDescriptor, StreamId, Subtype, keys,
 };
 
 use crate::pipeline::sink::Accept;
@@ -193,7 +194,10 @@ mod tests {
     #[test]
     fn selectors_are_written_as_in_ffmpeg() {
         for text in ["v:0", "a:3", "2"] {
-            assert_eq!(text.parse::<StreamSelector>().map(|s| s.to_string()), Ok(text.to_owned()));
+            assert_eq!(
+                text.parse::<StreamSelector>().map(|s| s.to_string()),
+                Ok(text.to_owned())
+            );
         }
         for text in ["", "v", "v:", "x:1", "-1", "a:-1"] {
             assert!(text.parse::<StreamSelector>().is_err(), "{text}");

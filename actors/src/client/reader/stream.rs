@@ -93,7 +93,9 @@ impl Stream for SampleStream {
                     }
                     return Poll::Ready(Some(Ok(sample)));
                 }
-                Grabbed::Fault(error) => return Poll::Ready(Some(Err(error.of_input(this.name.clone())))),
+                Grabbed::Fault(error) => {
+                    return Poll::Ready(Some(Err(error.of_input(this.name.clone()))));
+                }
                 Grabbed::End => this.ended = true,
             }
         }

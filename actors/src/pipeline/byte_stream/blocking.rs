@@ -18,14 +18,19 @@ const CHUNK: u32 = 128 << 10;
 pub(super) fn open(stream: OpenedStream, cancel: Cancel) -> Result<Box<dyn ByteSource>> {
     match stream.access {
         Access::File(descriptor) => {
-            let descriptor = descriptor
-                .take()
-                .ok_or_else(|| Error::invalid_request("the descriptor of a byte stream was taken before"))?;
+            let descriptor = descriptor.take().ok_or_else(|| {
+                Error::invalid_request("the descriptor of a byte stream was taken before")
+            })?;
             if !is_regular_file(&descriptor) {
-                return Err(Error::new(ErrorKind::Protocol("a byte stream that is not a regular file".into())));
+                return Err(Error::new(ErrorKind::Protocol(
+                    "a byte stream that is not a regular file".into(),
+                )));
             }
             let file = File::from(descriptor);
-            let len = file.metadata().map_err(|error| Error::io("length of the input", &error))?.len();
+            let len = file
+                .metadata()
+                .map_err(|error| Error::io("length of the input", &error))?
+                .len();
             Ok(Box::new(FileReader { file, len, cancel }))
         }
         Access::Bytes(bytes) => Ok(Box::new(MemorySource::new(bytes))),
@@ -105,7 +110,9 @@ impl ActorReader {
         self.chunk = outcome.map_err(io::Error::other)?;
         if self.chunk.len() > CHUNK as usize {
             self.chunk = Bytes::new();
-            return Err(io::Error::other(Error::new(ErrorKind::Protocol("more bytes than were asked for".into()))));
+            return Err(io::Error::other(Error::new(ErrorKind::Protocol(
+                "more bytes than were asked for".into(),
+            ))));
         }
         self.chunk_at = self.position;
         let next = self.chunk_at + self.chunk.len() as u64;

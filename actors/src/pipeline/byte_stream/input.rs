@@ -110,7 +110,10 @@ impl Input {
                 return Ok(stream(Access::Actor(actor), Some(len), true));
             }
             (Self::Seekable(mut input), _) => {
-                let len = input.seek(io::SeekFrom::End(0)).await.map_err(|error| Error::io(name.clone(), &error))?;
+                let len = input
+                    .seek(io::SeekFrom::End(0))
+                    .await
+                    .map_err(|error| Error::io(name.clone(), &error))?;
                 let actor = ByteStreamActor::create(Readable::Seekable(input));
                 return Ok(stream(Access::Actor(actor), Some(len), true));
             }
@@ -122,9 +125,13 @@ impl Input {
                 });
                 return Ok(stream(Access::Actor(actor), None, false));
             }
-            (Self::Path(_) | Self::Url(_), None) => return Err(Error::invalid_argument("an input without a path")),
+            (Self::Path(_) | Self::Url(_), None) => {
+                return Err(Error::invalid_argument("an input without a path"));
+            }
         };
-        let metadata = file.metadata().map_err(|error| Error::io(name.clone(), &error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| Error::io(name.clone(), &error))?;
         if metadata.is_dir() {
             return Err(Error::new(ErrorKind::Io {
                 what: name.into(),
@@ -169,7 +176,11 @@ impl From<&str> for Input {
     fn from(text: &str) -> Self {
         let scheme = text.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
-            Some(s) if s.len() > 1 && s.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c)) => {
+            Some(s)
+                if s.len() > 1
+                    && s.chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c)) =>
+            {
                 Self::Url(text.to_owned())
             }
             _ => Self::Path(text.into()),
@@ -226,7 +237,9 @@ fn file_path(url: &str) -> Result<PathBuf> {
             let slash = authority.find('/').unwrap_or(authority.len());
             let host = &authority[..slash];
             if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
-                return Err(Error::invalid_argument(format!("{url}: files of another machine")));
+                return Err(Error::invalid_argument(format!(
+                    "{url}: files of another machine"
+                )));
             }
             &authority[slash..]
         }
@@ -251,7 +264,9 @@ fn file_path(url: &str) -> Result<PathBuf> {
         }
     }
     if bytes.contains(&0) {
-        return Err(Error::invalid_argument(format!("{url}: a path with a zero byte")));
+        return Err(Error::invalid_argument(format!(
+            "{url}: a path with a zero byte"
+        )));
     }
     Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
@@ -308,7 +323,11 @@ impl Readable {
                 input.take(len as u64).read_to_end(&mut bytes).await?;
                 Ok(bytes.into())
             }
-            Self::Stream { body, rest, position } => {
+            Self::Stream {
+                body,
+                rest,
+                position,
+            } => {
                 if at != *position {
                     return Err(io::ErrorKind::NotSeekable.into());
                 }

@@ -9,7 +9,9 @@ use portcullis_engine::{MediaTime, Result};
 use super::graph::{self, Graph, SinkNode, SourceNode};
 use super::{MediaSessionActor, Pacing, spawn};
 use crate::bridge::{Call, Has, Remote};
-use crate::pipeline::sink::{FinalizeSink, PauseSink, PrerollSink, SinkControl, StartSink, StopSink};
+use crate::pipeline::sink::{
+    FinalizeSink, PauseSink, PrerollSink, SinkControl, StartSink, StopSink,
+};
 use crate::pipeline::source::{PauseSource, StartSource, StopSource};
 use crate::pipeline::transform::FlushTransform;
 
@@ -30,22 +32,52 @@ impl MediaSessionActor {
             Effect::PauseSources { sources, epoch } => {
                 for source in self.sources(&sources) {
                     let call = source.object.control.send(PauseSource);
-                    self.source_answers(source, call, EventKind::SourcePaused, EventKind::StreamPaused, epoch, ctx);
+                    self.source_answers(
+                        source,
+                        call,
+                        EventKind::SourcePaused,
+                        EventKind::StreamPaused,
+                        epoch,
+                        ctx,
+                    );
                 }
             }
             Effect::StopSources { sources, epoch } => {
                 for source in self.sources(&sources) {
                     let call = source.object.control.send(StopSource);
-                    self.source_answers(source, call, EventKind::SourceStopped, EventKind::StreamStopped, epoch, ctx);
+                    self.source_answers(
+                        source,
+                        call,
+                        EventKind::SourceStopped,
+                        EventKind::StreamStopped,
+                        epoch,
+                        ctx,
+                    );
                 }
             }
             Effect::FlushTransforms { nodes, epoch } => self.flush(&nodes, epoch, ctx),
             Effect::PrerollSinks { sinks, epoch, .. } => {
-                self.tell_sinks(&sinks, PrerollSink { epoch }, EventKind::StreamSinkPrerolled, epoch, ctx);
+                self.tell_sinks(
+                    &sinks,
+                    PrerollSink { epoch },
+                    EventKind::StreamSinkPrerolled,
+                    epoch,
+                    ctx,
+                );
             }
-            Effect::StartSinks { sinks, clock, epoch } => {
+            Effect::StartSinks {
+                sinks,
+                clock,
+                epoch,
+            } => {
                 let rateless = self.pacing == Pacing::Free;
-                self.tell_sinks(&sinks, StartSink { clock, rateless }, EventKind::StreamSinkStarted, epoch, ctx);
+                self.tell_sinks(
+                    &sinks,
+                    StartSink { clock, rateless },
+                    EventKind::StreamSinkStarted,
+                    epoch,
+                    ctx,
+                );
             }
             Effect::PauseSinks { sinks, epoch, .. } => {
                 self.tell_sinks(&sinks, PauseSink, EventKind::StreamSinkPaused, epoch, ctx);
@@ -67,9 +99,13 @@ impl MediaSessionActor {
             Effect::FinalizeSinks { sinks } => {
                 for sink in self.sinks(&sinks) {
                     let node = sink.node;
-                    spawn(ctx, sink.object.control.send(FinalizeSink), move |actor, result, ctx| {
-                        actor.report(Report::Finalized { sink: node, result }, ctx);
-                    });
+                    spawn(
+                        ctx,
+                        sink.object.control.send(FinalizeSink),
+                        move |actor, result, ctx| {
+                            actor.report(Report::Finalized { sink: node, result }, ctx);
+                        },
+                    );
                 }
             }
             Effect::ShutDown => {
@@ -90,41 +126,75 @@ impl MediaSessionActor {
         let build = async move { graph::build(&with, &topology, objects).await };
         spawn(ctx, build, move |actor, built, ctx| {
             let result = built.map(|(graph, attempts)| {
-                tracing::debug!(topology = id.0, attempts = attempts.len(), "topology resolved");
+                tracing::debug!(
+                    topology = id.0,
+                    attempts = attempts.len(),
+                    "topology resolved"
+                );
                 let full = Box::new(graph.topology.clone());
                 actor.listen(&graph, ctx);
                 actor.graphs.insert(id, graph);
                 full
             });
-            actor.report(Report::TopologyResolved { topology: id, result }, ctx);
+            actor.report(
+                Report::TopologyResolved {
+                    topology: id,
+                    result,
+                },
+                ctx,
+            );
         });
     }
 
-    fn start_sources(&mut self, sources: &[NodeId], position: Option<MediaTime>, epoch: Epoch, ctx: &mut Context<Self>) {
+    fn start_sources(
+        &mut self,
+        sources: &[NodeId],
+        position: Option<MediaTime>,
+        epoch: Epoch,
+        ctx: &mut Context<Self>,
+    ) {
         for source in self.sources(sources) {
             let start = StartSource {
                 selected: source.streams.iter().map(|(_, stream)| *stream).collect(),
                 position,
                 epoch,
             };
-            spawn(ctx, source.object.control.send(start), move |actor, outcome, ctx| {
-                if let Err(error) = outcome {
-                    let failed = Event::of_node(EventKind::SourceStarted { position }, source.node).failed(error);
-                    return actor.raise(failed, epoch, ctx);
-                }
-                for (node, stream) in &source.streams {
-                    let kind = if actor.known_streams.insert(*node) {
-                        EventKind::NewStream
-                    } else {
-                        EventKind::UpdatedStream
-                    };
-                    actor.raise(Event::of_stream(kind, *node, stream.0), epoch, ctx);
-                }
-                actor.raise(Event::of_node(EventKind::SourceStarted { position }, source.node), epoch, ctx);
-                for (node, stream) in &source.streams {
-                    actor.raise(Event::of_stream(EventKind::StreamStarted { position }, *node, stream.0), epoch, ctx);
-                }
-            });
+            spawn(
+                ctx,
+                source.object.control.send(start),
+                move |actor, outcome, ctx| {
+                    if let Err(error) = outcome {
+                        let failed =
+                            Event::of_node(EventKind::SourceStarted { position }, source.node)
+                                .failed(error);
+                        return actor.raise(failed, epoch, ctx);
+                    }
+                    for (node, stream) in &source.streams {
+                        let kind = if actor.known_streams.insert(*node) {
+                            EventKind::NewStream
+                        } else {
+                            EventKind::UpdatedStream
+                        };
+                        actor.raise(Event::of_stream(kind, *node, stream.0), epoch, ctx);
+                    }
+                    actor.raise(
+                        Event::of_node(EventKind::SourceStarted { position }, source.node),
+                        epoch,
+                        ctx,
+                    );
+                    for (node, stream) in &source.streams {
+                        actor.raise(
+                            Event::of_stream(
+                                EventKind::StreamStarted { position },
+                                *node,
+                                stream.0,
+                            ),
+                            epoch,
+                            ctx,
+                        );
+                    }
+                },
+            );
         }
     }
 
@@ -140,12 +210,20 @@ impl MediaSessionActor {
     ) {
         spawn(ctx, call, move |actor, outcome, ctx| {
             let failed = outcome.is_err();
-            actor.raise(Event::of_node(whole, source.node).with_status(outcome), epoch, ctx);
+            actor.raise(
+                Event::of_node(whole, source.node).with_status(outcome),
+                epoch,
+                ctx,
+            );
             if failed {
                 return;
             }
             for (node, stream) in &source.streams {
-                actor.raise(Event::of_stream(stream_kind.clone(), *node, stream.0), epoch, ctx);
+                actor.raise(
+                    Event::of_stream(stream_kind.clone(), *node, stream.0),
+                    epoch,
+                    ctx,
+                );
             }
         });
     }
@@ -158,7 +236,10 @@ impl MediaSessionActor {
             .iter()
             .map(|node| {
                 let transform = graph.transforms.iter().find(|(id, _)| id == node);
-                (*node, transform.map(|(_, t)| t.control.send(FlushTransform { epoch })))
+                (
+                    *node,
+                    transform.map(|(_, t)| t.control.send(FlushTransform { epoch })),
+                )
             })
             .collect();
         for (node, call) in flushed {
@@ -170,7 +251,11 @@ impl MediaSessionActor {
             };
             spawn(ctx, flush, move |actor, outcome: Result<()>, ctx| {
                 if let Err(error) = outcome {
-                    actor.raise(Event::of_node(EventKind::Error, node).failed(error), epoch, ctx);
+                    actor.raise(
+                        Event::of_node(EventKind::Error, node).failed(error),
+                        epoch,
+                        ctx,
+                    );
                 }
                 actor.report(Report::Flushed { node, epoch }, ctx);
             });
@@ -178,19 +263,30 @@ impl MediaSessionActor {
     }
 
     /// Sends a request to every sink that has one of these output nodes and raises the answer for each of them.
-    fn tell_sinks<M>(&mut self, nodes: &[NodeId], message: M, kind: EventKind, epoch: Epoch, ctx: &mut Context<Self>)
-    where
+    fn tell_sinks<M>(
+        &mut self,
+        nodes: &[NodeId],
+        message: M,
+        kind: EventKind,
+        epoch: Epoch,
+        ctx: &mut Context<Self>,
+    ) where
         M: Remote<Reply = ()> + Clone,
         SinkControl: Has<M>,
     {
         for sink in self.sinks(nodes) {
             let kind = kind.clone();
-            spawn(ctx, sink.object.control.send(message.clone()), move |actor, outcome, ctx| {
-                for (node, stream) in &sink.streams {
-                    let event = Event::of_stream(kind.clone(), *node, *stream).with_status(outcome.clone());
-                    actor.raise(event, epoch, ctx);
-                }
-            });
+            spawn(
+                ctx,
+                sink.object.control.send(message.clone()),
+                move |actor, outcome, ctx| {
+                    for (node, stream) in &sink.streams {
+                        let event = Event::of_stream(kind.clone(), *node, *stream)
+                            .with_status(outcome.clone());
+                        actor.raise(event, epoch, ctx);
+                    }
+                },
+            );
         }
     }
 
@@ -199,12 +295,22 @@ impl MediaSessionActor {
     }
 
     fn sources(&self, nodes: &[NodeId]) -> Vec<SourceNode> {
-        let sources = self.graph().map(|graph: &Graph| graph.sources.as_slice()).unwrap_or_default();
-        sources.iter().filter(|source| nodes.contains(&source.node)).cloned().collect()
+        let sources = self
+            .graph()
+            .map(|graph: &Graph| graph.sources.as_slice())
+            .unwrap_or_default();
+        sources
+            .iter()
+            .filter(|source| nodes.contains(&source.node))
+            .cloned()
+            .collect()
     }
 
     fn sinks(&self, nodes: &[NodeId]) -> Vec<SinkNode> {
-        let sinks = self.graph().map(|graph: &Graph| graph.sinks.as_slice()).unwrap_or_default();
+        let sinks = self
+            .graph()
+            .map(|graph: &Graph| graph.sinks.as_slice())
+            .unwrap_or_default();
         let has_one = |sink: &&SinkNode| sink.streams.iter().any(|(node, _)| nodes.contains(node));
         sinks.iter().filter(has_one).cloned().collect()
     }

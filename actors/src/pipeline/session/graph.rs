@@ -70,9 +70,20 @@ pub(super) struct SinkNode {
 }
 
 /// Resolves a topology and connects its actors.
-pub(super) async fn build(with: &Surroundings, topology: &Topology, objects: HashMap<ObjectId, NodeObject>) -> Result<(Graph, Vec<Attempt>)> {
-    if let Some(tee) = topology.nodes().iter().find(|node| matches!(node.kind, NodeKind::Tee)) {
-        return Err(Error::new(ErrorKind::Unsupported { what: "a tee".into() }).at_node(tee.id.to_string()));
+pub(super) async fn build(
+    with: &Surroundings,
+    topology: &Topology,
+    objects: HashMap<ObjectId, NodeObject>,
+) -> Result<(Graph, Vec<Attempt>)> {
+    if let Some(tee) = topology
+        .nodes()
+        .iter()
+        .find(|node| matches!(node.kind, NodeKind::Tee))
+    {
+        return Err(Error::new(ErrorKind::Unsupported {
+            what: "a tee".into(),
+        })
+        .at_node(tee.id.to_string()));
     }
     let mut sources = Vec::new();
     let mut descriptors = BTreeMap::new();
@@ -80,7 +91,12 @@ pub(super) async fn build(with: &Surroundings, topology: &Topology, objects: Has
         let object = find_source(with, &group.object, &objects)
             .await
             .map_err(|error| error.at_node(group.object.to_string()))?;
-        object.control.send(SetPmpHost { host: with.pmp.clone() }).await?;
+        object
+            .control
+            .send(SetPmpHost {
+                host: with.pmp.clone(),
+            })
+            .await?;
         let selected: Vec<_> = group.streams.iter().map(|(_, stream)| *stream).collect();
         for (node, stream) in &group.streams {
             descriptors.insert(*node, selection(&object.presentation, &selected, *stream)?);
@@ -158,7 +174,10 @@ impl Graph {
                     .ok_or_else(|| Error::invalid_request("an output without an input"))?;
                 if let Some(media_type) = link.media_type.clone() {
                     let stream = *stream;
-                    sink.object.control.send(SetSinkType { stream, media_type }).await?;
+                    sink.object
+                        .control
+                        .send(SetSinkType { stream, media_type })
+                        .await?;
                 }
                 let connect = ConnectSink {
                     stream: *stream,
@@ -192,16 +211,26 @@ impl Graph {
 }
 
 /// The descriptor with exactly these streams selected.
-fn selection(presentation: &PresentationDescriptor, selected: &[StreamId], stream: StreamId) -> Result<PresentationDescriptor> {
+fn selection(
+    presentation: &PresentationDescriptor,
+    selected: &[StreamId],
+    stream: StreamId,
+) -> Result<PresentationDescriptor> {
     let mut descriptor = presentation.clone();
     descriptor.select_only(selected);
     if descriptor.stream(stream).is_none() {
-        return Err(Error::invalid_argument(format!("the source has no stream {stream}")));
+        return Err(Error::invalid_argument(format!(
+            "the source has no stream {stream}"
+        )));
     }
     Ok(descriptor)
 }
 
-async fn find_source(with: &Surroundings, object: &ObjectRef, objects: &HashMap<ObjectId, NodeObject>) -> Result<SourceObject> {
+async fn find_source(
+    with: &Surroundings,
+    object: &ObjectRef,
+    objects: &HashMap<ObjectId, NodeObject>,
+) -> Result<SourceObject> {
     match object {
         ObjectRef::Object(id) => match objects.get(id) {
             Some(NodeObject::Source(object)) => Ok(object.clone()),
@@ -219,7 +248,11 @@ async fn find_source(with: &Surroundings, object: &ObjectRef, objects: &HashMap<
     }
 }
 
-async fn find_sink(with: &Surroundings, object: &ObjectRef, objects: &HashMap<ObjectId, NodeObject>) -> Result<SinkObject> {
+async fn find_sink(
+    with: &Surroundings,
+    object: &ObjectRef,
+    objects: &HashMap<ObjectId, NodeObject>,
+) -> Result<SinkObject> {
     match object {
         ObjectRef::Object(id) => match objects.get(id) {
             Some(NodeObject::Sink(object)) => Ok(object.clone()),
@@ -243,11 +276,18 @@ async fn activate(with: &Surroundings, object: &ObjectRef) -> Result<CreatedObje
         opener: Some(with.opener.clone()),
         limits: with.environment.limits,
     };
-    create_object(Arc::clone(&with.registry), with.environment.clone(), request).await
+    create_object(
+        Arc::clone(&with.registry),
+        with.environment.clone(),
+        request,
+    )
+    .await
 }
 
 fn not_there(object: &ObjectRef) -> Error {
-    Error::invalid_request(format!("{object} did not come with the topology, or is of another role"))
+    Error::invalid_request(format!(
+        "{object} did not come with the topology, or is of another role"
+    ))
 }
 
 /// Those that the loader asks.
@@ -271,7 +311,9 @@ impl Parties<'_> {
             return Ok(known.clone());
         }
         let CreatedObject::Transform(made, _) = activate(self.with, object).await? else {
-            return Err(Error::invalid_request(format!("{object} is not a transform")));
+            return Err(Error::invalid_request(format!(
+                "{object} is not a transform"
+            )));
         };
         self.transforms.borrow_mut().insert(key, made.clone());
         Ok(made)
@@ -289,7 +331,12 @@ impl Negotiate for Parties<'_> {
             .collect()
     }
 
-    fn try_transform<'a>(&'a self, node: NodeId, object: &'a ObjectRef, input: &'a MediaType) -> LocalBoxFuture<'a, Result<Vec<MediaType>>> {
+    fn try_transform<'a>(
+        &'a self,
+        node: NodeId,
+        object: &'a ObjectRef,
+        input: &'a MediaType,
+    ) -> LocalBoxFuture<'a, Result<Vec<MediaType>>> {
         async move {
             let transform = self.transform(node, object).await?;
             let media_type = input.clone();
@@ -298,7 +345,12 @@ impl Negotiate for Parties<'_> {
         .boxed_local()
     }
 
-    fn try_transform_output<'a>(&'a self, node: NodeId, object: &'a ObjectRef, output: &'a MediaType) -> LocalBoxFuture<'a, Result<()>> {
+    fn try_transform_output<'a>(
+        &'a self,
+        node: NodeId,
+        object: &'a ObjectRef,
+        output: &'a MediaType,
+    ) -> LocalBoxFuture<'a, Result<()>> {
         async move {
             let transform = self.transform(node, object).await?;
             let media_type = output.clone();
@@ -307,7 +359,13 @@ impl Negotiate for Parties<'_> {
         .boxed_local()
     }
 
-    fn try_output<'a>(&'a self, node: NodeId, _: &'a ObjectRef, stream: u32, media_type: &'a MediaType) -> LocalBoxFuture<'a, Result<()>> {
+    fn try_output<'a>(
+        &'a self,
+        node: NodeId,
+        _: &'a ObjectRef,
+        stream: u32,
+        media_type: &'a MediaType,
+    ) -> LocalBoxFuture<'a, Result<()>> {
         async move {
             let sink = self
                 .sinks
@@ -315,13 +373,18 @@ impl Negotiate for Parties<'_> {
                 .find(|sink| sink.streams.iter().any(|(id, _)| *id == node))
                 .ok_or_else(|| Error::invalid_request(format!("node {node} has no sink")))?;
             let media_type = media_type.clone();
-            sink.object.control.send(SetSinkType { stream, media_type }).await
+            sink.object
+                .control
+                .send(SetSinkType { stream, media_type })
+                .await
         }
         .boxed_local()
     }
 }
 
 /// Sends a request to each of several actors and waits for all answers.
-pub(super) async fn all<T, F: Future<Output = Result<T>>>(requests: impl IntoIterator<Item = F>) -> Result<Vec<T>> {
+pub(super) async fn all<T, F: Future<Output = Result<T>>>(
+    requests: impl IntoIterator<Item = F>,
+) -> Result<Vec<T>> {
     try_join_all(requests).await
 }

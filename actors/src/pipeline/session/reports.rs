@@ -8,7 +8,7 @@ use portcullis_engine::{Error, Result};
 
 use super::graph::{Graph, SinkNode, SourceNode};
 use super::{MediaSessionActor, spawn};
-use crate::bridge::{Call, Has, Handle, Interface};
+use crate::bridge::{Call, Handle, Has, Interface};
 use crate::pipeline::events::{NextNodeEvents, NodeEvent};
 
 /// Which node an event comes from.
@@ -23,44 +23,73 @@ impl MediaSessionActor {
     /// Listens to every node of a graph, as long as the graph is there.
     pub(super) fn listen(&mut self, graph: &Graph, ctx: &mut Context<Self>) {
         for source in &graph.sources {
-            self.listen_to(source.object.control.clone(), Speaker::Source(source.clone()), ctx);
+            self.listen_to(
+                source.object.control.clone(),
+                Speaker::Source(source.clone()),
+                ctx,
+            );
         }
         for (node, transform) in &graph.transforms {
             self.listen_to(transform.control.clone(), Speaker::Transform(*node), ctx);
         }
         for sink in &graph.sinks {
-            self.listen_to(sink.object.control.clone(), Speaker::Sink(sink.clone()), ctx);
+            self.listen_to(
+                sink.object.control.clone(),
+                Speaker::Sink(sink.clone()),
+                ctx,
+            );
         }
     }
 
-    fn listen_to<I: Interface + Has<NextNodeEvents>>(&mut self, node: Handle<I>, speaker: Speaker, ctx: &mut Context<Self>) {
+    fn listen_to<I: Interface + Has<NextNodeEvents>>(
+        &mut self,
+        node: Handle<I>,
+        speaker: Speaker,
+        ctx: &mut Context<Self>,
+    ) {
         let next: Call<NextNodeEvents> = node.send(NextNodeEvents);
-        spawn(ctx, next, move |actor, events: Result<Vec<(Epoch, NodeEvent)>>, ctx| {
-            if !actor.is_listened_to(&speaker) {
-                return;
-            }
-            match events {
-                Ok(events) => {
-                    for (epoch, event) in events {
-                        actor.heard(&speaker, event, epoch, ctx);
-                    }
-                    actor.listen_to(node, speaker, ctx);
+        spawn(
+            ctx,
+            next,
+            move |actor, events: Result<Vec<(Epoch, NodeEvent)>>, ctx| {
+                if !actor.is_listened_to(&speaker) {
+                    return;
                 }
-                Err(error) => actor.silent(&speaker, error, ctx),
-            }
-        });
+                match events {
+                    Ok(events) => {
+                        for (epoch, event) in events {
+                            actor.heard(&speaker, event, epoch, ctx);
+                        }
+                        actor.listen_to(node, speaker, ctx);
+                    }
+                    Err(error) => actor.silent(&speaker, error, ctx),
+                }
+            },
+        );
     }
 
     /// Whether the speaker's topology has not been released.
     fn is_listened_to(&self, speaker: &Speaker) -> bool {
         self.graphs.values().any(|graph| match speaker {
-            Speaker::Source(source) => graph.sources.iter().any(|s| s.object.control == source.object.control),
+            Speaker::Source(source) => graph
+                .sources
+                .iter()
+                .any(|s| s.object.control == source.object.control),
             Speaker::Transform(node) => graph.transforms.iter().any(|(id, _)| id == node),
-            Speaker::Sink(sink) => graph.sinks.iter().any(|s| s.object.control == sink.object.control),
+            Speaker::Sink(sink) => graph
+                .sinks
+                .iter()
+                .any(|s| s.object.control == sink.object.control),
         })
     }
 
-    fn heard(&mut self, speaker: &Speaker, event: NodeEvent, epoch: Epoch, ctx: &mut Context<Self>) {
+    fn heard(
+        &mut self,
+        speaker: &Speaker,
+        event: NodeEvent,
+        epoch: Epoch,
+        ctx: &mut Context<Self>,
+    ) {
         let event = match (event, speaker) {
             (NodeEvent::EndOfStream(stream), Speaker::Source(source)) => {
                 let Some((node, _)) = source.streams.iter().find(|(_, id)| *id == stream) else {
@@ -68,7 +97,9 @@ impl MediaSessionActor {
                 };
                 Event::of_stream(EventKind::EndOfStream, *node, stream.0)
             }
-            (NodeEvent::EndOfPresentation, Speaker::Source(source)) => Event::of_node(EventKind::EndOfPresentation, source.node),
+            (NodeEvent::EndOfPresentation, Speaker::Source(source)) => {
+                Event::of_node(EventKind::EndOfPresentation, source.node)
+            }
             (NodeEvent::StreamRendered(stream), Speaker::Sink(sink)) => {
                 let Some((node, _)) = sink.streams.iter().find(|(_, id)| *id == stream) else {
                     return;
@@ -79,7 +110,11 @@ impl MediaSessionActor {
                 let Some((node, _)) = sink.streams.iter().find(|(_, id)| *id == stream) else {
                     return;
                 };
-                Event::of_stream(EventKind::StreamSinkFormatChanged { media_type }, *node, stream)
+                Event::of_stream(
+                    EventKind::StreamSinkFormatChanged { media_type },
+                    *node,
+                    stream,
+                )
             }
             (NodeEvent::Fault(error), _) => {
                 let error = self.named(error, speaker);

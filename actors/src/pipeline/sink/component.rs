@@ -39,13 +39,21 @@ impl ComponentRenderer {
 }
 
 impl Renderer for ComponentRenderer {
-    fn set_type(&mut self, stream: u32, media_type: MediaType) -> LocalBoxFuture<'static, Result<()>> {
-        self.worker.call(move |sink| sink.set_type(stream, &media_type))
+    fn set_type(
+        &mut self,
+        stream: u32,
+        media_type: MediaType,
+    ) -> LocalBoxFuture<'static, Result<()>> {
+        self.worker
+            .call(move |sink| sink.set_type(stream, &media_type))
     }
 
     fn render(&mut self, stream: u32, samples: Vec<Sample>) -> LocalBoxFuture<'static, Result<()>> {
-        self.worker
-            .call(move |sink| samples.into_iter().try_for_each(|sample| sink.render(stream, sample)))
+        self.worker.call(move |sink| {
+            samples
+                .into_iter()
+                .try_for_each(|sample| sink.render(stream, sample))
+        })
     }
 
     fn fault(&mut self, _: u32, _: Error) -> LocalBoxFuture<'static, Result<()>> {

@@ -55,21 +55,31 @@ pub(crate) struct SampleGrabber {
 
 impl SampleGrabber {
     /// Starts a grabber on this arbiter; what it grabs comes out of the receiver.
-    pub(crate) fn create(ahead: ReadAhead, accept: Accept) -> (SinkObject, mpsc::Receiver<GrabbedItem>) {
+    pub(crate) fn create(
+        ahead: ReadAhead,
+        accept: Accept,
+    ) -> (SinkObject, mpsc::Receiver<GrabbedItem>) {
         let (items, receiver) = mpsc::channel(WAITING);
         let grabber = Self {
             items,
             epoch: Epoch::default(),
             accept,
         };
-        (SinkActor::create(grabber, ahead, system_time::now), receiver)
+        (
+            SinkActor::create(grabber, ahead, system_time::now),
+            receiver,
+        )
     }
 
     fn hand_over(&self, stream: u32, what: Vec<Grabbed>) -> LocalBoxFuture<'static, Result<()>> {
         let (items, epoch) = (self.items.clone(), self.epoch);
         async move {
             for what in what {
-                let item = GrabbedItem { stream, epoch, what };
+                let item = GrabbedItem {
+                    stream,
+                    epoch,
+                    what,
+                };
                 if items.send(item).await.is_err() {
                     return Err(Error::cancelled());
                 }
@@ -81,7 +91,11 @@ impl SampleGrabber {
 }
 
 impl Renderer for SampleGrabber {
-    fn set_type(&mut self, stream: u32, media_type: MediaType) -> LocalBoxFuture<'static, Result<()>> {
+    fn set_type(
+        &mut self,
+        stream: u32,
+        media_type: MediaType,
+    ) -> LocalBoxFuture<'static, Result<()>> {
         let refused = match &self.accept {
             Accept::Any => false,
             Accept::Raw => !media_type.subtype.is_raw(),
@@ -112,7 +126,9 @@ impl Renderer for SampleGrabber {
     fn fail(&mut self, streams: Vec<u32>, error: Error) {
         for stream in streams {
             // The application may have gone.
-            actix_rt::spawn(self.hand_over(stream, vec![Grabbed::Fault(error.clone()), Grabbed::End]));
+            actix_rt::spawn(
+                self.hand_over(stream, vec![Grabbed::Fault(error.clone()), Grabbed::End]),
+            );
         }
     }
 
