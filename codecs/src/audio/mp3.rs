@@ -1,30 +1,49 @@
-//! MPEG audio layer III.
+//! MPEG audio, layers I to III.
 
+use std::fmt;
 use std::ops::Range;
 
+use nanomp3_core::{DecodeError, Decoder as MpegDecoder, MAX_SAMPLES_PER_FRAME};
 use portcullis_engine::{ComponentInfo, MediaType, Registry, Result, SampleFormat, Subtype};
-use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
-use symphonia::default::codecs::MpaDecoder;
 
 use super::bitstream::mpeg::MpegHeader;
 use super::decoder::{Codec, Decoded, Decoder, Fault, Sound};
-use super::symphonia::SymphoniaDecoder;
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.transform::<Decoder<Mp3>>();
 }
 
-#[derive(Debug, Default)]
+/// Layer I, which has no constant.
+const MP1: Subtype = Subtype::named("mp1");
+
 pub(super) struct Mp3 {
-    decoder: Option<SymphoniaDecoder>,
-    rate: u32,
-    channels: u32,
+    decoder: Box<MpegDecoder>,
+    /// What the last packet decoded to, interleaved.
+    pcm: Box<[f32; MAX_SAMPLES_PER_FRAME]>,
+    channels: usize,
+}
+
+impl Default for Mp3 {
+    fn default() -> Self {
+        Self {
+            decoder: Box::default(),
+            pcm: Box::new([0.0; MAX_SAMPLES_PER_FRAME]),
+            channels: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Mp3 {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Mp3({} ch)", self.channels)
+    }
 }
 
 impl Codec for Mp3 {
-    const INFO: ComponentInfo = ComponentInfo::decoder("audio.mp3", "Decodes MPEG audio layer III")
-        .accepts(&[Subtype::MP3])
-        .produces(&[Subtype::PCM_F32]);
+    const INFO: ComponentInfo =
+        ComponentInfo::decoder("audio.mpeg", "Decodes MPEG audio, layers I to III (MP3)")
+            .accepts(&[Subtype::MP3, Subtype::MP2, MP1])
+            .produces(&[Subtype::PCM_F32]);
     const NAME: &'static str = "mp3";
 
     fn open(&mut self, input: &MediaType) -> Result<Sound> {
@@ -35,11 +54,6 @@ impl Codec for Mp3 {
     fn decode(&mut self, packet: &[u8]) -> Result<Decoded, Fault> {
         let header = MpegHeader::parse(packet)
             .ok_or_else(|| Fault::damaged("the packet does not start with a frame header"))?;
-        if header.layer != 3 {
-            return Err(Fault::Unsupported(
-                format!("MPEG audio layer {}", header.layer).into(),
-            ));
-        }
         if header.frame_len == 0 {
             return Err(Fault::Unsupported("the free format".into()));
         }
@@ -57,34 +71,32 @@ impl Codec for Mp3 {
                 &padded
             }
         };
-        // A decoder is for one rate and channel count; the bit reservoir does not outlive a change of them.
-        if self.decoder.is_none()
-            || (self.rate, self.channels) != (header.sample_rate, header.channels)
-        {
-            self.decoder = Some(SymphoniaDecoder::new::<MpaDecoder>(CODEC_ID_MP3, |_| {})?);
-            (self.rate, self.channels) = (header.sample_rate, header.channels);
-        }
-        let Some(decoder) = &mut self.decoder else {
-            return Ok(Decoded {
-                sound: Sound::float(self.rate, self.channels),
-                frames: 0,
-            });
+        let (_, decoded) = self.decoder.decode(frame, &mut self.pcm[..]);
+        self.channels = header.channels as usize;
+        let sound = Sound::float(header.sample_rate, header.channels);
+        let frames = match decoded {
+            Ok(frame) if usize::from(frame.channels.num()) == self.channels => {
+                frame.samples_produced
+            }
+            // Its sound began in frames that are not here: silence keeps the time.
+            Err(DecodeError::ReservoirUnavailable(_)) => {
+                self.pcm.fill(0.0);
+                header.samples() as usize
+            }
+            Ok(_) | Err(DecodeError::NoFrame) => return Err(Fault::damaged("not one whole frame")),
+            Err(other) => return Err(Fault::Damaged(other.to_string().into())),
         };
-        Ok(Decoded {
-            frames: decoder.decode(frame)?,
-            sound: Sound::float(self.rate, self.channels),
-        })
+        Ok(Decoded { sound, frames })
     }
 
     fn write(&self, frames: Range<usize>, into: &mut [u8]) {
-        if let Some(decoder) = &self.decoder {
-            decoder.write(frames, SampleFormat::F32, into);
+        let source = &self.pcm[frames.start * self.channels..frames.end * self.channels];
+        for (value, bytes) in source.iter().zip(into.as_chunks_mut::<4>().0) {
+            *bytes = value.to_le_bytes();
         }
     }
 
     fn reset(&mut self) {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.reset();
-        }
+        *self.decoder = MpegDecoder::new();
     }
 }

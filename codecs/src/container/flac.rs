@@ -173,10 +173,9 @@ impl FlacSource {
             Unit::Frame { len, start, pcm } => (len, start, pcm, false),
             Unit::Damaged { len, start, pcm } => (len, start, pcm, true),
             Unit::End => return Ok(None),
-            Unit::Cut => {
-                let end = self.reader.len().unwrap_or(at);
+            Unit::Cut { len } => {
                 return Err(Error::truncated(
-                    end.max(at),
+                    at + len as u64,
                     format!("the frame that begins at byte {at}"),
                 ));
             }
@@ -227,7 +226,7 @@ impl FlacSource {
                     self.next_pcm = end;
                 }
                 // The next read says what is wrong.
-                Unit::Cut | Unit::End => return Ok(()),
+                Unit::Cut { .. } | Unit::End => return Ok(()),
             }
         }
     }

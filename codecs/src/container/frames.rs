@@ -113,10 +113,11 @@ impl<S: Syntax> FrameSource<S> {
         describe: impl FnOnce(&mut Reader, &Frame) -> Result<Opened>,
     ) -> Result<Self> {
         let begin = reader.position();
+        let starts = S::parse(reader.peek(S::HEADER)?).is_some();
         let Some(first) = sync::find::<S>(&mut reader, None)?.frame else {
             let end = reader.position();
-            return Err(if end < begin + S::HEADER as u64 {
-                Error::truncated(end, format!("no {what} frame"))
+            return Err(if starts || end < begin + S::HEADER as u64 {
+                Error::truncated(end, format!("the first {what} frame"))
             } else {
                 Error::malformed(
                     begin,

@@ -19,8 +19,8 @@ pub(super) enum Unit {
     Frame { len: usize, start: u64, pcm: u32 },
     /// Bytes that are no whole frame, up to the next one.
     Damaged { len: usize, start: u64, pcm: u32 },
-    /// The input ends inside of a frame.
-    Cut,
+    /// The input ends inside of a frame, after so many bytes.
+    Cut { len: usize },
     /// The input ends.
     End,
 }
@@ -110,7 +110,7 @@ impl Splitter {
                     return Ok(frame(len));
                 }
                 if suspect.is_none() {
-                    return Ok(Unit::Cut);
+                    return Ok(Unit::Cut { len: window.len() });
                 }
                 break window.len();
             }
@@ -193,7 +193,12 @@ impl Splitter {
             if whole {
                 // Nothing follows: the end, padding, tags, or a frame that cannot be told from them.
                 let complete = self.total == 0 && is_padding(window);
-                return Ok(if complete { Unit::End } else { Unit::Cut });
+                let len = window.len();
+                return Ok(if complete {
+                    Unit::End
+                } else {
+                    Unit::Cut { len }
+                });
             }
             if want >= MAX_DAMAGED {
                 return Ok(Unit::Damaged {

@@ -23,14 +23,15 @@ impl FrameIndex {
     /// Takes note of a frame's place.
     pub(super) fn note(&mut self, place: Place) {
         let last = self.places.last().copied().unwrap_or_default();
-        if place.number < last.number + self.step || place.number % self.step != 0 {
+        if place.number < last.number + self.step || !place.number.is_multiple_of(self.step) {
             return;
         }
         self.places.push(place);
         if self.places.len() > MAX_PLACES {
             self.step *= 2;
             let step = self.step;
-            self.places.retain(|place| place.number % step == 0);
+            self.places
+                .retain(|place| place.number.is_multiple_of(step));
         }
     }
 

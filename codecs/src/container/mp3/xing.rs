@@ -22,7 +22,7 @@ impl Xing {
     pub(super) fn parse(frame: &[u8], header: &MpegHeader) -> Option<Self> {
         let at = MpegHeader::LEN + header.side_info_len();
         match frame.get(at..at + 4) {
-            Some(b"Xing" | b"Info") => Self::xing(&frame[at + 4..]),
+            Some(b"Xing" | b"Info") => Self::xing_or_info(&frame[at + 4..]),
             _ => Self::vbri(frame.get(36..)?),
         }
     }
@@ -48,7 +48,7 @@ impl Xing {
             .checked_div(samples)
     }
 
-    fn xing(mut rest: &[u8]) -> Option<Self> {
+    fn xing_or_info(mut rest: &[u8]) -> Option<Self> {
         let mut found = Self::default();
         let flags = take_u32(&mut rest)?;
         if flags & 1 != 0 {
