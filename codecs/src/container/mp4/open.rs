@@ -10,11 +10,12 @@ use super::codec;
 use super::data::name;
 use super::edits::{Timeline, fragment_shift, rescale};
 use super::fragment::{TrackState, frame_rate};
-use super::metadata::Metadata;
+use super::metadata::{Gapless, Metadata};
 use super::movie::{Movie, Track};
 use super::source::Mp4Source;
 use super::stream::{Place, Stream};
 use super::top_level::{BoxHeader, TopLevel};
+use crate::container::pictures;
 use crate::container::reader::Reader;
 
 /// FFmpeg's short name of the format.
@@ -31,7 +32,9 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
     let mut top_level = TopLevel::default();
     let header = find_movie(&mut reader, &mut top_level)?;
     let data = header.read(&mut reader, &limits)?;
-    let movie = Movie::parse(data, &limits, reader.len())?;
+    let mut movie = Movie::parse(data, &limits, reader.len())?;
+    let metadata = movie.user_data.take().map(Metadata::parse);
+    let metadata = metadata.unwrap_or_default();
     if header.end.is_none() {
         top_level = TopLevel::from(reader.position());
     }
@@ -55,6 +58,9 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
             next_dts: track.tables.total_duration(),
             runs: std::collections::VecDeque::new(),
         });
+    }
+    if let Some(gapless) = metadata.gapless {
+        trim(&mut streams, &mut descriptors, gapless);
     }
     let presentation = PresentationDescriptor {
         format: FORMAT.to_owned(),
@@ -80,10 +86,27 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
         find_fragments(&mut source, &movie)?;
     }
     set_durations(&mut source);
-    if let Some(user_data) = movie.user_data {
-        add_metadata(&mut source, Metadata::parse(user_data));
-    }
+    add_metadata(&mut source, metadata);
     Ok(source)
+}
+
+/// Applies what iTunes says of the encoder's delay and padding to the only stream of a file without an edit list.
+fn trim(streams: &mut [Stream], descriptors: &mut [StreamDescriptor], gapless: Gapless) {
+    let ([stream], [descriptor]) = (streams, descriptors) else {
+        return;
+    };
+    let is_aac = descriptor.media_type.subtype == Subtype::AAC;
+    let end = i64::from(gapless.delay) + i64::from(gapless.frames);
+    if let [segment] = &mut stream.timeline.segments[..]
+        && segment.media_start == i64::MIN
+        && is_aac
+        && stream.sample_rate == stream.timescale
+        && end <= stream.tables.total_duration()
+    {
+        stream.delay = gapless.delay.into();
+        segment.media_end = end;
+        stream.packet_duration = None;
+    }
 }
 
 /// Walks to the `moov` box and answers its header; the reader stands at its content.
@@ -188,6 +211,10 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         descriptor
             .attributes
             .set_named("protection_scheme", Value::Text(name(scheme).into()));
+    }
+    if let Some(key_id) = protection.and_then(|protection| protection.key_id) {
+        let key_id = Value::Blob(key_id.to_vec().into());
+        descriptor.attributes.set_named("default_kid", key_id);
     }
     // Samples may begin late, and what the media header says includes what an edit list cuts away.
     let media = if total > 0 {
@@ -311,11 +338,11 @@ fn add_metadata(source: &mut Mp4Source, metadata: Metadata) {
             .attributes
             .set_named(tag, Value::Text(text.into()));
     }
-    for cover in metadata.covers {
-        let id = StreamId(source.presentation.streams.len() as u32);
-        if source.limits.check_tracks(u64::from(id.0) + 1).is_err() {
+    for (descriptor, sample) in pictures::streams(&metadata.covers) {
+        let count = source.presentation.streams.len() as u64;
+        if source.limits.check_tracks(count + 1).is_err() {
             break;
         }
-        source.add_picture(id, cover);
+        source.add_picture(descriptor, sample);
     }
 }

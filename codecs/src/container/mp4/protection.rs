@@ -29,6 +29,8 @@ pub(super) struct Protection {
     pub(super) scheme: Option<FourCc>,
     /// Bytes of each sample's initialisation vector; 0 where it is constant.
     pub(super) iv_size: u8,
+    /// The key that samples are encrypted with unless a sample group says otherwise.
+    pub(super) key_id: Option<[u8; 16]>,
 }
 
 impl Protection {
@@ -38,6 +40,7 @@ impl Protection {
             original: None,
             scheme: None,
             iv_size: 0,
+            key_id: None,
         };
         while let Some((kind, mut data)) = sinf.child()? {
             match &kind {
@@ -59,7 +62,7 @@ impl Protection {
                         let is_tenc = kind == *b"tenc"
                             || (kind == *b"uuid" && data.array::<16>()? == PIFF_TENC);
                         if is_tenc {
-                            protection.iv_size = default_iv_size(data)?;
+                            protection.read_defaults(data)?;
                         }
                     }
                 }
@@ -68,16 +71,17 @@ impl Protection {
         }
         Ok(protection)
     }
-}
 
-/// Reads a track encryption box.
-fn default_iv_size(mut data: Data) -> Result<u8> {
-    data.version_and_flags()?;
-    data.skip(2)?;
-    let at = data.position();
-    let (protected, size) = (data.u8()?, data.u8()?);
-    data.skip(16)?;
-    check_iv(protected != 0, size, at + 1, &mut data)
+    /// Reads a track encryption box.
+    fn read_defaults(&mut self, mut data: Data) -> Result<()> {
+        data.version_and_flags()?;
+        data.skip(2)?;
+        let at = data.position();
+        let (protected, size) = (data.u8()?, data.u8()?);
+        self.key_id = Some(data.array()?);
+        self.iv_size = check_iv(protected != 0, size, at + 1, &mut data)?;
+        Ok(())
+    }
 }
 
 /// An initialisation vector has 8 or 16 bytes, in each sample or constant behind the key id.

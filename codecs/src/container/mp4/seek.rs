@@ -145,6 +145,7 @@ impl Mp4Source {
             .into());
         }
         self.damage = None;
+        self.pictures_delivered = 0;
         self.phase = Phase::Tables;
         for stream in &mut self.streams {
             if position > MediaTime::ZERO {

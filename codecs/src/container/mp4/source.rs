@@ -1,15 +1,11 @@
 //! The source: samples of sample tables and of fragments, merged over the selected streams.
 
-use std::collections::VecDeque;
-
 use portcullis_engine::{
-    ContentLimits, Error, ErrorKind, MajorType, MediaSource, MediaTime, MediaType,
-    PresentationDescriptor, Result, Sample, StreamDescriptor, StreamId, TimeBase, Value,
-    sample_keys,
+    ContentLimits, Error, ErrorKind, MediaSource, MediaTime, PresentationDescriptor, Result,
+    Sample, StreamDescriptor, StreamId,
 };
 
 use super::fragment::{self, TrackState};
-use super::metadata::Cover;
 use super::seek::FragmentIndex;
 use super::stream::{Pending, Stream};
 use super::top_level::{TopLevel, is_fragment};
@@ -41,8 +37,10 @@ pub(super) struct Mp4Source {
     pub(super) index: FragmentIndex,
     /// The first damage; it is reported when everything that is intact was delivered.
     pub(super) damage: Option<Error>,
-    /// Samples that lie in no fragment: pictures of the file as a whole.
-    pub(super) attached: VecDeque<(StreamId, Sample)>,
+    /// Pictures of the file as a whole,
+    pictures: Vec<(StreamId, Sample)>,
+    /// and how many of them were delivered.
+    pub(super) pictures_delivered: usize,
 }
 
 impl Mp4Source {
@@ -72,7 +70,8 @@ impl Mp4Source {
             started: false,
             last_time: MediaTime::ZERO,
             damage: None,
-            attached: VecDeque::new(),
+            pictures: Vec::new(),
+            pictures_delivered: 0,
         }
     }
 
@@ -100,24 +99,12 @@ impl Mp4Source {
             .collect()
     }
 
-    /// Adds a picture of the file as a whole as a stream of its own, which is not selected.
-    pub(super) fn add_picture(&mut self, id: StreamId, cover: Cover) {
-        let media_type = MediaType::new(MajorType::Video, cover.subtype);
-        let time_base = TimeBase::per_second(90_000).unwrap_or(TimeBase::TICKS);
-        let mut descriptor = StreamDescriptor::new(id, media_type, time_base);
-        descriptor.selected = false;
-        descriptor.sample_count = Some(1);
-        descriptor
-            .attributes
-            .set_named("attached_pic", Value::Unsigned(1));
-        let mut sample = Sample::new(MediaTime::ZERO, MediaTime::ZERO, cover.picture);
-        sample.flags.key = true;
-        sample
-            .attributes
-            .set(&sample_keys::BYTE_POSITION, cover.position);
+    /// Adds a picture of the file as a whole as a stream of its own.
+    pub(super) fn add_picture(&mut self, mut descriptor: StreamDescriptor, sample: Sample) {
+        descriptor.id = StreamId(self.presentation.streams.len() as u32);
+        self.pictures.push((descriptor.id, sample));
         self.presentation.streams.push(descriptor);
         self.selected.push(false);
-        self.attached.push_back((id, sample));
     }
 
     /// Reads boxes up to and with the next fragment; false at the end of the input.
@@ -288,10 +275,10 @@ impl Mp4Source {
 
     fn advance(&mut self) -> Result<Option<(StreamId, Sample)>> {
         loop {
-            if let Some(attached) = self.attached.pop_front() {
-                let (id, _) = &attached;
-                if self.selected.get(id.0 as usize).copied().unwrap_or(false) {
-                    return Ok(Some(attached));
+            if let Some(picture) = self.pictures.get(self.pictures_delivered) {
+                self.pictures_delivered += 1;
+                if self.selected[picture.0.0 as usize] {
+                    return Ok(Some(picture.clone()));
                 }
                 continue;
             }

@@ -82,7 +82,7 @@ fn a_position_gives_the_samples_from_the_key_sample_before_it() {
             let (found, errors) = read_all(source.as_mut(), Some(position));
             assert!(errors.is_empty(), "{file} {position}: {errors:?}");
             for stream in &presentation.streams {
-                if stream.attributes.named("attached_pic").is_some() {
+                if stream.attributes.named("attached_picture").is_some() {
                     continue;
                 }
                 let (whole, found) = (of(&whole, stream.id), of(&found, stream.id));
