@@ -126,7 +126,12 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
             opened.total = xing.frames.map(|frames| frames * first.samples);
             opened.skip = xing.skip();
             opened.keep_to = xing.keep_to(first.samples);
-            if let Some(rate) = xing.bit_rate(first) {
+            let next = MpegHeader::parse(reader.peek(MpegHeader::LEN)?);
+            let rate = match next {
+                Some(next) if xing.constant => Some(u64::from(next.bit_rate)),
+                _ => xing.bit_rate(first),
+            };
+            if let Some(rate) = rate {
                 media_type.attributes.set(&keys::BIT_RATE, rate);
             }
             if opened.skip > 0 {

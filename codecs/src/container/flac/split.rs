@@ -1,6 +1,6 @@
 //! Dividing the bytes behind the metadata into frames.
 
-use portcullis_engine::Result;
+use portcullis_engine::{Error, Result};
 
 use super::super::reader::Reader;
 use crate::audio::bitstream::flac::{FrameHeader, StreamInfo, crc16};
@@ -25,6 +25,10 @@ pub(super) enum Unit {
     End,
 }
 
+/// Bytes that may be searched in vain, over the whole stream. Each lost frame costs about its own length; only an input that
+/// is made of headers without frames comes near this.
+const VAIN: u64 = 256 << 20;
+
 /// Divides one stream.
 #[derive(Debug)]
 pub(super) struct Splitter {
@@ -35,6 +39,8 @@ pub(super) struct Splitter {
     bits: u32,
     /// No frame is longer.
     max_len: usize,
+    /// Bytes that were searched in vain.
+    vain: u64,
 }
 
 /// The first frame's header, with the reader put in front of it; `None` where the input has none within reach.
@@ -64,11 +70,12 @@ impl Splitter {
             total: info.total,
             bits: info.bits,
             max_len: longest.max(WINDOW as u64).min(max_sample_bytes) as usize,
+            vain: 0,
         }
     }
 
     /// What the reader stands at. `expected` is the PCM frame at which a frame here should begin.
-    pub(super) fn next(&self, reader: &mut Reader, expected: u64) -> Result<Unit> {
+    pub(super) fn next(&mut self, reader: &mut Reader, expected: u64) -> Result<Unit> {
         let Some(header) = FrameHeader::parse(reader.peek(FrameHeader::MAX_LEN)?) else {
             return self.damaged(reader, expected);
         };
@@ -120,6 +127,13 @@ impl Splitter {
             looked = looked.max((window.len() + 1).saturating_sub(FrameHeader::MAX_LEN));
             want *= 2;
         };
+        self.vain += damage as u64;
+        if self.vain > VAIN {
+            return Err(Error::malformed(
+                reader.position(),
+                "frames without ends, here and in all that was searched before",
+            ));
+        }
         // The frame may be whole, and the header behind it damaged.
         match whole_before_damage(reader.peek(damage)?, header.len) {
             Some(len) => Ok(frame(len)),
@@ -135,7 +149,7 @@ impl Splitter {
     }
 
     /// Moves the reader to the next whole frame before byte `end` and answers its first PCM frame.
-    pub(super) fn find_frame(&self, reader: &mut Reader, end: u64) -> Result<Option<u64>> {
+    pub(super) fn find_frame(&mut self, reader: &mut Reader, end: u64) -> Result<Option<u64>> {
         while reader.position() < end {
             let window = reader.peek(WINDOW)?;
             let (len, whole) = (window.len(), window.len() < WINDOW);

@@ -13,6 +13,8 @@ pub(super) struct Xing {
     pub(super) frames: Option<u64>,
     /// Bytes of the stream.
     pub(super) bytes: Option<u64>,
+    /// All frames have one bit rate.
+    pub(super) constant: bool,
     /// PCM frames that the encoder put before and behind.
     delay: Option<(u64, u64)>,
 }
@@ -81,7 +83,7 @@ impl Xing {
         Some(Self {
             frames: Some(frames).filter(|frames| *frames != 0),
             bytes: Some(bytes).filter(|bytes| *bytes != 0),
-            delay: None,
+            ..Self::default()
         })
     }
 }
