@@ -200,11 +200,17 @@ impl H264 {
         };
         let undecodable = |what: String| Error::undecodable(CODEC, header.time, what);
 
-        let unit = self.read_heads(&bytes, &header, output.limits());
-        let (unit, damage) = match unit {
-            Ok(found) => found,
+        let mut unit = AccessUnit {
+            all_intra: true,
+            ..AccessUnit::default()
+        };
+        let damage = match self.read_heads(&bytes, &header, output.limits(), &mut unit) {
+            Ok(damage) => damage,
             Err(error) => {
-                self.lose();
+                // What nothing refers to costs nothing else.
+                if unit.reference || unit.slices == 0 {
+                    self.lose();
+                }
                 return Err(error);
             }
         };
@@ -261,17 +267,14 @@ impl H264 {
         bytes: &[u8],
         header: &Sample,
         limits: &ContentLimits,
-    ) -> Result<(AccessUnit, Option<&'static str>)> {
-        let mut unit = AccessUnit {
-            all_intra: true,
-            ..AccessUnit::default()
-        };
+        unit: &mut AccessUnit,
+    ) -> Result<Option<&'static str>> {
         let mut damaged = false;
         self.scratch.clear();
         let mut scratch = std::mem::take(&mut self.scratch);
         let whole = for_each_nal(bytes, self.framing, |nal| {
             let wanted = match nal[0] & 0x1f {
-                1 | 5 => self.read_slice(nal, header, &mut unit)?,
+                1 | 5 => self.read_slice(nal, header, limits, unit)?,
                 2..=4 => return Err(Error::unsupported_codec(CODEC, "data partitioning")),
                 6 => {
                     unit.recovery_point |= has_recovery_point(&payload(nal, 1024));
@@ -300,20 +303,22 @@ impl H264 {
             true if damaged => Some("a parameter set is damaged"),
             true => None,
         };
-        if let Some(sps) = self.active_sps(&unit)
-            && unit.slices > 0
-        {
-            let (width, height) = sps.coded_size();
-            limits.check_picture(width, height)?;
-        }
-        Ok((unit, damage))
+        Ok(damage)
     }
 
     /// Whether the slice is for the library.
-    fn read_slice(&self, nal: &[u8], header: &Sample, unit: &mut AccessUnit) -> Result<bool> {
+    fn read_slice(
+        &self,
+        nal: &[u8],
+        header: &Sample,
+        limits: &ContentLimits,
+        unit: &mut AccessUnit,
+    ) -> Result<bool> {
         let undecodable = |what: &'static str| Error::undecodable(CODEC, header.time, what);
         let rbsp = payload(nal, HEAD_BYTES);
         let idr = nal[0] & 0x1f == 5;
+        unit.slices += 1;
+        unit.reference |= nal[0] & 0x60 != 0;
         let pps_id = SliceHead::pps_id(&rbsp).ok_or_else(|| undecodable("a slice ends early"))?;
         let missing = || undecodable("a parameter set is missing");
         let pps = self.pps.get(&pps_id).ok_or_else(missing)?;
@@ -323,6 +328,7 @@ impl H264 {
         let head = SliceHead::parse(&rbsp, idr, pps, sps)
             .ok_or_else(|| undecodable("a slice ends early"))?;
         if head.redundant {
+            unit.slices -= 1;
             return Ok(false);
         }
         if head.first_mb == 0 {
@@ -330,14 +336,18 @@ impl H264 {
             if unit.pictures > 1 {
                 return Err(undecodable("a second picture in one sample"));
             }
+            // The library allocates when it sees this slice.
+            let (width, height) = sps.coded_size();
+            limits.check_picture(width, height)?;
             unit.sps = sps.id;
             unit.macroblocks = sps.macroblocks();
             unit.idr = idr;
-            unit.reference = nal[0] & 0x60 != 0;
             unit.frame_num = head.frame_num;
         }
+        if unit.pictures == 0 {
+            return Err(undecodable("the picture's first slice is missing"));
+        }
         unit.all_intra &= head.intra;
-        unit.slices += 1;
         if (unit.slices - 1).saturating_mul(unit.macroblocks.max(1)) > SLICE_WORK {
             return Err(undecodable("too many slices"));
         }

@@ -2,6 +2,7 @@
 //!
 //! The packets come from the index that belongs to a clip (position, size, times), so that no container code takes part.
 
+mod contract;
 mod damaged;
 mod files;
 mod mutants;

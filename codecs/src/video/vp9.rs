@@ -5,8 +5,6 @@
 
 mod heads;
 
-use std::collections::VecDeque;
-
 use portcullis_engine::{
     Component, ComponentInfo, Error, MediaType, Output, Payload, PixelFormat, Registry, Result,
     Sample, Subtype, Transform, keys,
@@ -86,23 +84,20 @@ impl Transform for Vp9 {
             payload: Payload::default(),
             ..input
         };
-        let mut heads = VecDeque::new();
+        let mut heads = Vec::new();
         for frame in split_superframe(&bytes) {
-            heads.push_back(self.check(frame, &header, output)?);
+            heads.push(self.check(frame, &header, output)?);
         }
         if self.decoder.push(&bytes, None).is_err() {
             return Err(self.lose(&header, "the packet is damaged"));
         }
         let mut failed = None;
         // The library answers once for each frame of the packet.
-        while let Some(head) = heads.pop_front() {
+        for head in heads {
             let decoder = &mut self.decoder;
             match guarded(|| decoder.next_frame()) {
-                Ok(Ok(frame)) => {
-                    self.note(&head);
-                    self.put_out(frame, &header, output)?;
-                }
-                Ok(Err(rusty_vp9::Error::Again)) => self.note(&head),
+                Ok(Ok(frame)) => self.put_out(frame, &header, output)?,
+                Ok(Err(rusty_vp9::Error::Again)) => {}
                 Ok(Err(rusty_vp9::Error::Unsupported(what))) => {
                     self.flush();
                     return Err(Error::unsupported_codec(CODEC, what));
@@ -149,17 +144,13 @@ impl Vp9 {
             self.flush();
             return Err(Error::unsupported_codec(CODEC, what));
         }
-        Ok(head)
-    }
-
-    /// Keeps the sizes of the reference slots.
-    fn note(&mut self, head: &Head) {
-        let Some(size) = head.size else { return };
+        // The next frame of the packet may take its size from this one. Where this one fails everything is forgotten.
         for (slot, known) in self.slots.iter_mut().enumerate() {
             if head.refresh >> slot & 1 == 1 {
-                *known = size;
+                *known = head.size.unwrap_or(*known);
             }
         }
+        Ok(head)
     }
 
     fn lose(&mut self, header: &Sample, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
