@@ -1,5 +1,7 @@
 //! Vorbis; the private data is the three headers, Xiph-laced.
 
+mod setup;
+
 use std::ops::Range;
 
 use portcullis_engine::{ComponentInfo, Error, MediaType, Registry, Result, SampleFormat, Subtype};
@@ -29,6 +31,9 @@ impl Codec for Vorbis {
         let data = input
             .private_data()
             .ok_or_else(|| Error::invalid_type(input, "its headers are not there"))?;
+        if let Some(why) = setup::refuse(&data) {
+            return Err(Error::invalid_type(input, why));
+        }
         let decoder = SymphoniaDecoder::new::<VorbisDecoder>(CODEC_ID_VORBIS, |parameters| {
             parameters.with_extra_data(Box::from(&*data));
         })
