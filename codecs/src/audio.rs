@@ -1,5 +1,5 @@
-//! Audio decoders: one shell for all of them ([`decoder`]), a codec each, and the bit-level headers that the
-//! containers of the same formats read too ([`bitstream`]).
+//! Audio decoders: one shell for all of them (`decoder`), a codec each, and the bit-level headers that the
+//! containers of the same formats read too (`bitstream`).
 
 mod aac;
 pub(crate) mod bitstream;
