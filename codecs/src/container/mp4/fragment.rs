@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use portcullis_engine::{Error, Result};
+use portcullis_engine::{ContentLimits, Error, Result};
 
 use super::data::Data;
 use super::protection::{IvSizes, KeyGroupRuns, KeyGroups, check_senc, piff_senc};
@@ -34,6 +34,14 @@ pub(super) struct TrackState {
     pub(super) next_dts: i64,
     /// Runs that were not delivered yet.
     pub(super) runs: VecDeque<Run>,
+}
+
+/// What the samples of a fragment must keep to.
+#[derive(Debug)]
+pub(super) struct Bounds<'a> {
+    /// The input's length, where it is known.
+    pub(super) len: Option<u64>,
+    pub(super) limits: &'a ContentLimits,
 }
 
 /// One `trun` box, with how far it was walked.
@@ -112,18 +120,18 @@ impl Run {
 
 /// Reads the content of a `moof` box that begins at byte `moof`, and appends its runs to the tracks.
 ///
-/// `len` is the input's length where it is known.
+/// `bounds` are those that the samples must keep.
 pub(super) fn parse(
     mut content: Data,
     moof: u64,
     tracks: &mut [TrackState],
-    len: Option<u64>,
+    bounds: &Bounds<'_>,
 ) -> Result<()> {
     // Where the data of a track fragment begins that does not say so itself: behind that of the one before.
     let mut implicit = moof;
     while let Some((kind, data)) = content.child()? {
         if kind == *b"traf" {
-            track_fragment(data, moof, &mut implicit, tracks, len)?;
+            track_fragment(data, moof, &mut implicit, tracks, bounds)?;
         }
     }
     Ok(())
@@ -134,7 +142,7 @@ fn track_fragment(
     moof: u64,
     implicit: &mut u64,
     tracks: &mut [TrackState],
-    len: Option<u64>,
+    bounds: &Bounds<'_>,
 ) -> Result<()> {
     let mut header = None;
     let mut start = None;
@@ -183,7 +191,7 @@ fn track_fragment(
                     .because(format!("a run at byte {}", data.position())));
             }
             let all_sync = track.all_sync;
-            let run = parse_run(data, base, offset, dts, defaults, all_sync, len)?;
+            let run = parse_run(data, base, offset, dts, defaults, all_sync, bounds)?;
             (offset, dts) = (run.end_offset, run.end_dts);
             track.runs.push_back(run.run);
         }
@@ -285,7 +293,7 @@ fn parse_run(
     dts: i64,
     defaults: Defaults,
     all_sync: bool,
-    len: Option<u64>,
+    bounds: &Bounds<'_>,
 ) -> Result<ParsedRun> {
     let (_, flags) = data.version_and_flags()?;
     let at = data.position();
@@ -316,7 +324,11 @@ fn parse_run(
         if defaults.size == 0 && count > MOST_EMPTY {
             return Err(Error::malformed(at, format!("{count} samples of no bytes")));
         }
-        if let (Some(len), 1..) = (len, defaults.size) {
+        bounds
+            .limits
+            .check_sample(defaults.size.into())
+            .map_err(|error| error.because(format!("a run at byte {at}")))?;
+        if let (Some(len), 1..) = (bounds.len, defaults.size) {
             let most = len.saturating_sub(offset) / u64::from(defaults.size) + 1;
             count = count.min(u32::try_from(most).unwrap_or(u32::MAX));
         }

@@ -14,6 +14,8 @@ use super::tables::{Cursor, Tables};
 pub(super) struct Movie {
     /// Units a second; 0 where the file does not say.
     pub(super) timescale: u32,
+    /// Length by the movie header, in units of the movie.
+    pub(super) duration: Option<u64>,
     pub(super) tracks: Vec<Track>,
     /// Whether fragments may follow.
     pub(super) is_fragmented: bool,
@@ -56,6 +58,7 @@ impl Movie {
                     let (version, _) = data.version_and_flags()?;
                     data.skip(if version == 1 { 16 } else { 8 })?;
                     movie.timescale = data.u32()?;
+                    movie.duration = duration(&mut data, version)?;
                 }
                 b"trak" => {
                     limits
@@ -200,13 +203,7 @@ impl Track {
         if self.timescale == 0 {
             return Err(Error::malformed(at, "a track of 0 time units a second"));
         }
-        let duration = data.unsigned(version == 1)?;
-        let unknown = if version == 1 {
-            u64::MAX
-        } else {
-            u64::from(u32::MAX)
-        };
-        self.duration = Some(duration).filter(|d| *d != 0 && *d != unknown);
+        self.duration = duration(&mut data, version)?;
         self.language = language(data.u16()?);
         Ok(())
     }
@@ -248,6 +245,16 @@ impl Track {
         }
         Ok(())
     }
+}
+
+/// A length in a header; all ones, or 0, where it is not known.
+fn duration(data: &mut Data, version: u8) -> Result<Option<u64>> {
+    let duration = data.unsigned(version == 1)?;
+    let unknown = match version {
+        1 => u64::MAX,
+        _ => u64::from(u32::MAX),
+    };
+    Ok(Some(duration).filter(|duration| *duration != 0 && *duration != unknown))
 }
 
 fn edit_list(mut data: Data) -> Result<Vec<Edit>> {

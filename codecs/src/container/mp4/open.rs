@@ -2,8 +2,8 @@
 
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
-    ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaType, PresentationDescriptor,
-    Result, StreamDescriptor, StreamId, Subtype, TimeBase, Value, keys,
+    ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaTime, MediaType,
+    PresentationDescriptor, Result, StreamDescriptor, StreamId, Subtype, TimeBase, Value, keys,
 };
 
 use super::codec;
@@ -85,7 +85,7 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
     if movie.is_fragmented {
         find_fragments(&mut source, &movie)?;
     }
-    set_durations(&mut source);
+    set_duration(&mut source, &movie);
     add_metadata(&mut source, metadata);
     Ok(source)
 }
@@ -319,15 +319,28 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
     Ok(())
 }
 
-/// The length of the presentation: up to the end of the stream that ends last.
-fn set_durations(source: &mut Mp4Source) {
+/// The length of the presentation: up to the end of the stream that ends last, or what the movie header says where that is near.
+fn set_duration(source: &mut Mp4Source, movie: &Movie) {
     let firsts = source.first_times();
     let streams = firsts.into_iter().zip(&source.presentation.streams);
     let ends = streams.filter_map(|(first, descriptor)| {
         let start = descriptor.time_base.to_time(first.unwrap_or(0).max(0));
         descriptor.duration.map(|duration| start + duration)
     });
-    source.presentation.duration = ends.max();
+    let end = ends.max();
+    source.presentation.duration = end;
+    if let (Some(end), Some(units), Some(base), false) = (
+        end,
+        movie.duration,
+        TimeBase::per_second(movie.timescale),
+        movie.is_fragmented,
+    ) {
+        let stated = base.to_time(i64::try_from(units).unwrap_or(i64::MAX));
+        let apart = (stated - end).ticks().unsigned_abs();
+        if apart <= MediaTime::TICKS_PER_SECOND.unsigned_abs() {
+            source.presentation.duration = Some(stated);
+        }
+    }
 }
 
 /// Tags become attributes; cover pictures become streams of one sample, which are not selected.

@@ -5,7 +5,7 @@ use portcullis_engine::{
     Sample, StreamDescriptor, StreamId,
 };
 
-use super::fragment::{self, TrackState};
+use super::fragment::{self, Bounds, TrackState};
 use super::seek::FragmentIndex;
 use super::stream::{Pending, Stream};
 use super::top_level::{TopLevel, is_fragment};
@@ -115,7 +115,11 @@ impl Mp4Source {
                 if header.end.is_none() {
                     self.top_level = TopLevel::from(self.reader.position());
                 }
-                fragment::parse(data, header.at, &mut self.fragments, self.reader.len())?;
+                let bounds = Bounds {
+                    len: self.reader.len(),
+                    limits: &self.limits,
+                };
+                fragment::parse(data, header.at, &mut self.fragments, &bounds)?;
                 return Ok(true);
             }
         }
@@ -141,8 +145,12 @@ impl Mp4Source {
                 let Some(pending) = next else {
                     break;
                 };
-                if let Err(error) = self.check(&pending) {
-                    self.lose(index, error);
+                if !self.fits(&pending) {
+                    // Only the first loss is told: a table may have millions of them.
+                    if self.damage.is_none() {
+                        self.damage = self.check(&pending).err();
+                    }
+                    self.streams[index].place.damaged = true;
                     continue;
                 }
                 let place = &mut self.streams[index].place;
@@ -159,6 +167,13 @@ impl Mp4Source {
     }
 
     /// Whether the input has this sample and the limits allow it.
+    fn fits(&self, pending: &Pending) -> bool {
+        let end = pending.offset.saturating_add(pending.size);
+        pending.size <= self.limits.max_sample_bytes
+            && self.reader.len().is_none_or(|len| end <= len)
+    }
+
+    /// Why a sample does not fit.
     fn check(&self, pending: &Pending) -> Result<()> {
         self.limits
             .check_sample(pending.size)

@@ -156,6 +156,13 @@ fn streams_are_described_as_ffprobe_does() {
         }
         let presentation = &source.presentation;
         assert_eq!(presentation.streams.len(), streams.len(), "{file}");
+        if !source.is_fragmented {
+            let duration = presentation.duration.unwrap_or_default().as_secs_f64();
+            let expected = probe["format"]["duration"].as_str().unwrap_or("0.000000");
+            if format!("{duration:.6}") != expected {
+                unlike.push(format!("{file} duration {duration} not {expected}"));
+            }
+        }
         for (stream, expected) in presentation.streams.iter().zip(streams) {
             let media_type = &stream.media_type;
             let text = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
