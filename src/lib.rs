@@ -19,6 +19,8 @@
 //! ([`Placement`]), not code.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 
 use std::sync::{Arc, OnceLock};

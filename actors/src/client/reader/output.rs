@@ -158,7 +158,7 @@ impl OutputFormat {
     }
 
     /// The partial type that the stream must be brought to; nothing if the decoder's own is wanted.
-    pub(super) fn wanted(&self, stream: &MediaType) -> Option<MediaType> {
+    pub fn wanted(&self, stream: &MediaType) -> Option<MediaType> {
         match self {
             Self::Decoded | Self::Compressed => None,
             Self::Picture(format) => {

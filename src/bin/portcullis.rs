@@ -1,0 +1,8 @@
+//! The `portcullis` command. It is its own host.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis::host::init(portcullis::builtin());
+    portcullis::cli::main()
+}

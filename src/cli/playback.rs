@@ -1,0 +1,193 @@
+//! Runs a session from its topology to its end, and hands its events over as they come.
+
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use portcullis_engine::event::{Event, EventKind};
+use portcullis_engine::topology::{ObjectId, Topology};
+use portcullis_engine::{Error, ErrorKind, MediaTime};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::failure::{Failure, Faults};
+use super::progress::Progress;
+use super::signals::Interrupt;
+use crate::pipeline::session::OutputStatistics;
+use crate::{EventStream, MediaSession, NodeObject, system_time};
+
+/// How often counts are asked for: what a summary says of a host that was killed.
+const COUNTING: Duration = Duration::from_millis(250);
+/// How long a session may take to close before the command ends without it.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// What is played.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) topology: Topology,
+    pub(super) objects: Vec<(ObjectId, NodeObject)>,
+    pub(super) start: Option<MediaTime>,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(super) struct Played {
+    /// The topology that was played, with what the loader inserted.
+    pub(super) full: Option<Topology>,
+    /// The last counts of the outputs.
+    pub(super) statistics: Vec<OutputStatistics>,
+    /// Errors that the session went on after.
+    pub(super) faults: Faults,
+    /// Why it did not go to its end.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Played {
+    fn fail(&mut self, failure: impl Into<Failure>) {
+        self.failure.get_or_insert(failure.into());
+    }
+
+    /// The exit code so far.
+    pub(super) fn code(&self) -> u8 {
+        match &self.failure {
+            Some(failure) => failure.code(),
+            None if self.faults.count() > 0 => 4,
+            None => 0,
+        }
+    }
+
+    pub(super) fn outcome(self) -> Result<(), Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => self.faults.outcome(),
+        }
+    }
+}
+
+/// Plays to the end, a failure or a signal, and closes the session, so that its sinks complete what they wrote.
+///
+/// Events are handed over in their order, with what one cannot be printed for ending it.
+pub(super) async fn play(
+    session: &MediaSession,
+    events: &mut EventStream,
+    program: Program,
+    interrupt: &mut Interrupt,
+    progress: &Progress,
+    mut on_event: impl FnMut(&Event) -> Result<(), Failure>,
+) -> Played {
+    let mut played = Played {
+        full: None,
+        statistics: Vec::new(),
+        faults: Faults::default(),
+        failure: None,
+    };
+    let Program {
+        topology,
+        objects,
+        start,
+    } = program;
+    let begin = async {
+        let full = session.set_topology(topology, objects).await?;
+        session.start(start).await?;
+        Ok::<_, Error>(full)
+    };
+    let mut begin = Box::pin(begin.fuse());
+    let mut counting = interval(COUNTING);
+    counting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    counting.reset();
+    let mut is_alive = true;
+    let mut has_begun = false;
+    loop {
+        tokio::select! {
+            biased;
+            event = events.next() => {
+                let Some(event) = event else {
+                    is_alive = false;
+                    break;
+                };
+                if let Err(failure) = on_event(&event) {
+                    played.fail(failure);
+                    break;
+                }
+                if played.follow(&event) {
+                    break;
+                }
+            }
+            outcome = &mut begin, if !has_begun => {
+                has_begun = true;
+                match outcome {
+                    Ok(full) => played.full = Some(full),
+                    Err(error) => {
+                        played.fail(error);
+                        break;
+                    }
+                }
+            }
+            signal = interrupt.next() => {
+                played.fail(signal);
+                break;
+            }
+            _ = counting.tick() => {
+                // A session that is gone says so by its events.
+                if let Ok(statistics) = session.statistics().await {
+                    played.statistics = statistics;
+                }
+                if let Ok(clock) = session.clock().await {
+                    progress.at(clock.time_at(system_time::now()));
+                }
+            }
+        }
+    }
+    drop(begin);
+    if is_alive {
+        played.close(session, interrupt).await;
+    }
+    // What the end and the closing have raised.
+    while let Some(Some(event)) = events.next().now_or_never() {
+        played.follow(&event);
+        if let Err(failure) = on_event(&event) {
+            played.fail(failure);
+            break;
+        }
+    }
+    played
+}
+
+impl Played {
+    /// Whether nothing more is to be waited for after this event.
+    fn follow(&mut self, event: &Event) -> bool {
+        match (&event.kind, &event.status) {
+            (EventKind::SessionEnded { .. }, _) => return true,
+            (EventKind::NonFatalError, Err(error)) => self.faults.add(error),
+            (EventKind::Error, Err(error)) => {
+                // Content that ends in damage is like a fault: what is intact is played.
+                if error.is_content() {
+                    self.faults.add(error);
+                } else {
+                    self.fail(error.clone());
+                }
+                // A source that is gone takes the presentation with it; no end is announced.
+                return matches!(
+                    error.kind(),
+                    ErrorKind::ActorStopped | ErrorKind::HostLost(_)
+                );
+            }
+            _ => {}
+        }
+        false
+    }
+
+    async fn close(&mut self, session: &MediaSession, interrupt: &mut Interrupt) {
+        if let Ok(statistics) = session.statistics().await {
+            self.statistics = statistics;
+        }
+        tokio::select! {
+            closed = session.close() => if let Err(error) = closed {
+                self.fail(error);
+            },
+            // Asked for a second time: at once.
+            signal = interrupt.next() => self.fail(signal),
+            () = tokio::time::sleep(CLOSING) => {
+                self.fail(Error::new(ErrorKind::DeadlineExceeded { what: "CloseSession".into() }));
+            }
+        }
+    }
+}
