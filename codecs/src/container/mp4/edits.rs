@@ -44,9 +44,9 @@ pub(super) struct Timeline {
     pub(super) duration: Option<i64>,
 }
 
-/// Steps through sample tables that all edits of a track may take: enough for any real list, and the end of a list that was made
-/// to be walked for ever.
-const MOST_STEPS: u64 = 1 << 24;
+/// Steps through sample tables that all edits of a track, or a search, may take: enough for any real file, and the end of one that
+/// was made to be walked for ever.
+pub(super) const MOST_STEPS: u64 = 1 << 26;
 
 impl Timeline {
     /// All samples at their media time.

@@ -66,11 +66,25 @@ const HAS_FLAGS: u32 = 0x400;
 const HAS_COMPOSITION: u32 = 0x800;
 /// Sample flags that say that decoding cannot start here: not a sync sample, or depends on others.
 const NOT_KEY: u32 = 0x0101_0000;
-/// Samples of no bytes that a run without a table may have: more of them are an attack, not media.
-const MOST_EMPTY: u32 = 1 << 12;
+/// Samples that a run without a table may have, which nothing in its box bounds,
+const MOST_UNIFORM: u32 = 1 << 22;
+/// and how many of no bytes: more of them are an attack, not media.
+const MOST_EMPTY: u32 = 16;
 
 /// Runs of one track that wait; real fragments have one or two.
 const MOST_RUNS: usize = 1 << 14;
+
+impl TrackState {
+    /// A sample was lost or passed over: where all that follow in its run are like it, so are they.
+    pub(super) fn pass_over(&mut self) {
+        if let Some(run) = self.runs.front()
+            && run.table.len() == 0
+            && run.index > 1
+        {
+            self.runs.pop_front();
+        }
+    }
+}
 
 impl Run {
     /// Frames a second over the whole run.
@@ -321,8 +335,11 @@ fn parse_run(
     };
     if flags & HAS_SIZE == 0 && entry == 0 {
         // Nothing in the box bounds the count: the input does.
-        if defaults.size == 0 && count > MOST_EMPTY {
-            return Err(Error::malformed(at, format!("{count} samples of no bytes")));
+        if count > MOST_UNIFORM || (defaults.size == 0 && count > MOST_EMPTY) {
+            return Err(Error::malformed(
+                at,
+                format!("{count} samples of {} bytes without a table", defaults.size),
+            ));
         }
         bounds
             .limits

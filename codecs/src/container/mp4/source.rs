@@ -151,11 +151,13 @@ impl Mp4Source {
                         self.damage = self.check(&pending).err();
                     }
                     self.streams[index].place.damaged = true;
+                    self.pass_over(index);
                     continue;
                 }
                 let place = &mut self.streams[index].place;
                 if place.damaged {
                     if !pending.key {
+                        self.pass_over(index);
                         continue;
                     }
                     place.damaged = false;
@@ -194,6 +196,22 @@ impl Mp4Source {
     fn lose(&mut self, index: usize, error: Error) {
         self.streams[index].place.damaged = true;
         self.damage.get_or_insert(error);
+        self.pass_over(index);
+    }
+
+    /// After a sample that was lost or passed over: does not walk the rest one by one where nothing bounds their number.
+    fn pass_over(&mut self, index: usize) {
+        match self.phase {
+            Phase::Fragments => self.fragments[index].pass_over(),
+            Phase::Tables if self.reader.len().is_none() => {
+                let stream = &mut self.streams[index];
+                if stream.tables.is_uniform() {
+                    stream.place.segment = usize::MAX;
+                    stream.place.cursor = None;
+                }
+            }
+            Phase::Tables | Phase::Ended => {}
+        }
     }
 
     /// The selected stream whose sample comes next.

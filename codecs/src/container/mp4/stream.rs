@@ -2,7 +2,7 @@
 
 use portcullis_engine::{Key, MajorType, MediaTime, Sample, SampleFlags, TimeBase, sample_keys};
 
-use super::edits::{Segment, Timeline, last_key_before};
+use super::edits::{MOST_STEPS, Segment, Timeline, last_key_before};
 use super::fragment::TrackState;
 use super::tables::{Cursor, Entry, Tables, Unit};
 
@@ -249,7 +249,7 @@ impl Stream {
         let target = position
             .saturating_sub(segment.shift)
             .saturating_sub(self.run_up());
-        let mut steps = u64::MAX;
+        let mut steps = MOST_STEPS;
         let found = last_key_before(&self.tables, target, &mut steps);
         self.place.segment = index;
         self.place.cursor = Some(if found.index() > segment.first.index() {

@@ -254,6 +254,11 @@ impl Tables {
         self.sizes.count()
     }
 
+    /// Whether all sizes are alike, so that nothing in the file bounds how many there are.
+    pub(super) fn is_uniform(&self) -> bool {
+        matches!(self.sizes, Sizes::Fixed { .. })
+    }
+
     /// The length that most samples have.
     pub(super) fn usual_duration(&self) -> u32 {
         let runs = (0..self.durations.len()).filter_map(|run| {
