@@ -48,6 +48,8 @@ pub struct H264Settings {}
 ///
 /// Everything else in the standard is refused as `UnsupportedCodec` with the feature's name: interlaced coding, more bits,
 /// other chroma formats, slice groups, data partitioning.
+///
+/// Known flaw of the library: pictures that consist of uncompressed (`I_PCM`) macroblocks come out wrong.
 pub struct H264 {
     decoder: Decoder,
     framing: Framing,
