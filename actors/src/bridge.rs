@@ -11,6 +11,7 @@
 //! *When the host dies.* Every pending call ends with `HostLost`, which says how the process ended; later calls fail
 //! the same way at once.
 
+mod deferred;
 mod descriptor;
 mod handle;
 mod interface;
@@ -24,6 +25,8 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
+pub use deferred::Deferred;
+pub(crate) use deferred::{Answerer, deferred};
 pub use descriptor::FileDescriptor;
 pub use handle::{AnyHandle, Call, Handle};
 pub use interface::{Has, Interface, ServedBy};

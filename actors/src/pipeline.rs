@@ -15,7 +15,7 @@ pub mod transform;
 
 mod events;
 mod input;
-mod queue;
+mod lifetime;
 
 /// A hash over the built-in interfaces: both sides of a link must have the same.
 pub(crate) fn interface_table() -> u64 {

@@ -1,21 +1,24 @@
 //! Demand: a request that waits is a credit, and a producer makes only what was asked for.
 //!
 //! An [`OutputPort`] stands between a node and the consumer behind one of its outputs. Requests of the consumer wait in it
-//! for items, or items for requests; both are bounded by what was asked. Every request carries the epoch of the flow
-//! that it belongs to: a flush answers those of an earlier flow with nothing.
+//! for items, or items for requests; both are bounded by what was asked. Every request is a [`Credit`] and carries the epoch
+//! of the flow that it belongs to: a flush answers those of an earlier flow with nothing. A consumer that does not trust
+//! its producer holds each answer against the credit ([`Credit::check`]).
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::media::{MediaTime, MediaType, Sample};
 use crate::session::Epoch;
 
 /// Requests of one consumer that may wait at one port.
 const MAX_REQUESTS: usize = 64;
 /// Most samples of one answer.
-const MAX_BATCH: u32 = 4096;
+pub const MAX_BATCH: u32 = 4096;
+/// Most items of one answer that are not samples.
+const MAX_OTHERS: usize = 64;
 
 /// One thing that flows over a link, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,59 @@ pub enum FlowItem {
     End,
 }
 
+impl FlowItem {
+    /// Payload bytes of the item.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Sample(sample) => sample.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+/// What one request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// Samples at most; at least 1.
+    pub max_samples: u32,
+    /// Payload bytes at most; one sample of any size is always allowed.
+    pub max_bytes: u64,
+    /// The flow that the asker is in.
+    pub epoch: Epoch,
+}
+
+impl Credit {
+    /// Holds an answer against the credit, for consumers that do not trust their producer.
+    ///
+    /// # Errors
+    /// `Protocol` where it has more than was asked for, or nothing without a newer flow being the reason.
+    pub fn check(&self, items: &[FlowItem], epoch: Epoch) -> Result<()> {
+        let samples = items
+            .iter()
+            .filter(|item| matches!(item, FlowItem::Sample(_)))
+            .count();
+        let bytes = items
+            .iter()
+            .map(FlowItem::bytes)
+            .fold(0, u64::saturating_add);
+        let what = if items.is_empty() && epoch <= self.epoch {
+            "nothing".to_owned()
+        } else if samples > self.max_samples.clamp(1, MAX_BATCH) as usize {
+            format!("{samples} samples")
+        } else if items.len() - samples > MAX_OTHERS {
+            format!("{} items that are not samples", items.len() - samples)
+        } else if samples > 1 && bytes > self.max_bytes {
+            format!("{bytes} bytes")
+        } else {
+            return Ok(());
+        };
+        let (asked, most) = (self.max_samples, self.max_bytes);
+        let what =
+            format!("a node answered a request for {asked} samples, {most} bytes with {what}");
+        Err(ErrorKind::Protocol(what.into()).into())
+    }
+}
+
 /// The answer to one request.
 #[derive(Debug, PartialEq)]
 pub struct Answer<R> {
@@ -52,8 +108,7 @@ pub struct Answer<R> {
 #[derive(Debug)]
 struct Request<R> {
     reply: R,
-    max_samples: u32,
-    epoch: Epoch,
+    credit: Credit,
 }
 
 /// One output of a node. `R` is whatever answers a request.
@@ -62,6 +117,7 @@ pub struct OutputPort<R> {
     epoch: Epoch,
     items: VecDeque<FlowItem>,
     samples: usize,
+    bytes: u64,
     requests: VecDeque<Request<R>>,
     has_ended: bool,
 }
@@ -79,6 +135,7 @@ impl<R> OutputPort<R> {
             epoch: Epoch::default(),
             items: VecDeque::new(),
             samples: 0,
+            bytes: 0,
             requests: VecDeque::new(),
             has_ended: false,
         }
@@ -89,29 +146,47 @@ impl<R> OutputPort<R> {
         self.epoch
     }
 
-    /// Takes a request for up to `max_samples` samples, at least one; what can be answered now is answered. A request of a
-    /// later flow than the port's waits for the flush that begins it; one of an earlier flow is answered with nothing.
+    /// Takes a request; what can be answered now is answered. A request of a later flow than the port's waits for the flush
+    /// that begins it; one of an earlier flow is answered with nothing.
     ///
     /// # Errors
     /// Gives the reply back, with `InvalidRequest`, where too many requests wait already.
-    pub fn request(
+    pub fn request(&mut self, credit: Credit, reply: R) -> Result<Option<Answer<R>>, (R, Error)> {
+        match self.request_later(credit, reply)? {
+            None => Ok(self.answer()),
+            stale => Ok(stale),
+        }
+    }
+
+    /// Takes a request while nothing is delivered; only one of an earlier flow is answered.
+    ///
+    /// # Errors
+    /// As [`OutputPort::request`].
+    pub fn request_later(
         &mut self,
-        max_samples: u32,
-        epoch: Epoch,
+        credit: Credit,
         reply: R,
     ) -> Result<Option<Answer<R>>, (R, Error)> {
-        if epoch < self.epoch {
+        if credit.epoch < self.epoch {
             return Ok(Some(self.nothing(reply)));
         }
         if self.requests.len() >= MAX_REQUESTS {
             return Err((reply, Error::invalid_request("too many requests wait")));
         }
+        let max_samples = credit.max_samples.clamp(1, MAX_BATCH);
         self.requests.push_back(Request {
             reply,
-            max_samples: max_samples.clamp(1, MAX_BATCH),
-            epoch,
+            credit: Credit {
+                max_samples,
+                ..credit
+            },
         });
-        Ok(self.answer())
+        Ok(None)
+    }
+
+    /// Forgets the requests of those who do not wait any more.
+    pub fn forget(&mut self, has_gone: impl Fn(&R) -> bool) {
+        self.requests.retain(|request| !has_gone(&request.reply));
     }
 
     /// Samples that are asked for and not there yet: how many the node should make.
@@ -119,18 +194,15 @@ impl<R> OutputPort<R> {
         if self.has_ended {
             return 0;
         }
-        let present = self.requests.iter().filter(|r| r.epoch == self.epoch);
-        let asked: usize = present.map(|request| request.max_samples as usize).sum();
+        let credits = self.requests.iter().map(|request| request.credit);
+        let present = credits.filter(|credit| credit.epoch == self.epoch);
+        let asked: usize = present.map(|credit| credit.max_samples as usize).sum();
         asked.saturating_sub(self.samples)
     }
 
     /// Puts out an item of the present flow.
     pub fn push(&mut self, item: FlowItem) {
-        match &item {
-            FlowItem::Sample(_) => self.samples += 1,
-            FlowItem::End => self.has_ended = true,
-            _ => {}
-        }
+        self.count(&item);
         self.items.push_back(item);
     }
 
@@ -140,27 +212,54 @@ impl<R> OutputPort<R> {
             return None;
         }
         // A request of a later flow waits for the flush: what is here is not meant for it.
-        if self.requests.front()?.epoch != self.epoch {
+        if self.requests.front()?.credit.epoch != self.epoch {
             return None;
         }
-        let request = self.requests.pop_front()?;
-        let mut items = Vec::new();
-        let mut samples = 0;
+        let Request { reply, credit } = self.requests.pop_front()?;
+        let mut items = Vec::with_capacity(self.items.len().min(credit.max_samples as usize + 1));
+        let (mut samples, mut bytes) = (0, 0_u64);
         while let Some(item) = self.items.front() {
-            if matches!(item, FlowItem::Sample(_)) {
-                if samples == request.max_samples {
-                    break;
+            let size = item.bytes();
+            let fits = match item {
+                FlowItem::Sample(_) => {
+                    samples += 1;
+                    bytes = bytes.saturating_add(size);
+                    samples <= credit.max_samples && (samples == 1 || bytes <= credit.max_bytes)
                 }
-                samples += 1;
+                _ => items.len() < samples as usize + MAX_OTHERS,
+            };
+            if !fits {
+                break;
+            }
+            if let FlowItem::Sample(_) = item {
                 self.samples -= 1;
+                self.bytes -= size;
             }
             items.extend(self.items.pop_front());
         }
         Some(Answer {
-            reply: request.reply,
+            reply,
             items,
             epoch: self.epoch,
         })
+    }
+
+    /// Takes the items of an answer back that nobody heard; they are the next ones again.
+    pub fn unheard(&mut self, items: Vec<FlowItem>, epoch: Epoch) {
+        if epoch == self.epoch {
+            for item in items.into_iter().rev() {
+                self.count(&item);
+                self.items.push_front(item);
+            }
+        }
+    }
+
+    /// Forgets what waits for requests; requests go on waiting.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.samples = 0;
+        self.bytes = 0;
+        self.has_ended = false;
     }
 
     /// Begins another flow: what waits is forgotten, and requests are answered with nothing. A flow that has begun already
@@ -171,12 +270,10 @@ impl<R> OutputPort<R> {
             return Vec::new();
         }
         self.epoch = epoch;
-        self.items.clear();
-        self.samples = 0;
-        self.has_ended = false;
+        self.clear();
         let mut stale = Vec::new();
         for request in std::mem::take(&mut self.requests) {
-            if request.epoch < epoch {
+            if request.credit.epoch < epoch {
                 stale.push(self.nothing(request.reply));
             } else {
                 self.requests.push_back(request);
@@ -190,6 +287,11 @@ impl<R> OutputPort<R> {
         self.has_ended
     }
 
+    /// Payload bytes of the items that wait for a request.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Items that wait for a request.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -198,6 +300,17 @@ impl<R> OutputPort<R> {
     /// Whether nothing waits for a request.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    fn count(&mut self, item: &FlowItem) {
+        match item {
+            FlowItem::Sample(_) => {
+                self.samples += 1;
+                self.bytes += item.bytes();
+            }
+            FlowItem::End => self.has_ended = true,
+            _ => {}
+        }
     }
 
     fn nothing(&self, reply: R) -> Answer<R> {
@@ -223,8 +336,16 @@ mod tests {
         ))
     }
 
+    fn credit(max_samples: u32, epoch: u64) -> Credit {
+        Credit {
+            max_samples,
+            max_bytes: u64::MAX,
+            epoch: Epoch(epoch),
+        }
+    }
+
     fn asked(port: &mut OutputPort<u32>, max: u32, epoch: u64, reply: u32) -> Option<Answer<u32>> {
-        port.request(max, Epoch(epoch), reply).expect("few wait")
+        port.request(credit(max, epoch), reply).expect("few wait")
     }
 
     #[test]
@@ -282,9 +403,44 @@ mod tests {
         for reply in 0..MAX_REQUESTS as u32 {
             assert_eq!(asked(&mut port, u32::MAX, 0, reply), None);
         }
-        let (reply, _) = port.request(1, Epoch(0), 99).expect_err("too many");
+        let (reply, _) = port.request(credit(1, 0), 99).expect_err("too many");
         assert_eq!(reply, 99);
         assert_eq!(port.wanted(), MAX_REQUESTS * MAX_BATCH as usize);
+    }
+
+    #[test]
+    fn an_answer_keeps_to_its_bytes_and_is_checked_against_its_credit() {
+        let large = |time| {
+            let time = MediaTime::from_ticks(time);
+            FlowItem::Sample(Sample::new(time, MediaTime::ZERO, vec![0; 100]))
+        };
+        let mut port = OutputPort::new();
+        for time in 0..5 {
+            port.push(large(time));
+        }
+        let ask = Credit {
+            max_bytes: 250,
+            ..credit(8, 0)
+        };
+        let answer = port.request(ask, 1).expect("few wait").expect("at once");
+        assert_eq!((answer.items.len(), port.bytes()), (2, 300));
+        assert_eq!(ask.check(&answer.items, Epoch(0)), Ok(()));
+        port.unheard(answer.items, answer.epoch);
+        assert_eq!((port.len(), port.bytes()), (5, 500));
+        let tiny = Credit {
+            max_bytes: 1,
+            ..credit(8, 0)
+        };
+        let answer = port.request(tiny, 2).expect("few wait").expect("at once");
+        assert_eq!(answer.items, [large(0)]);
+        assert_eq!(tiny.check(&answer.items, Epoch(0)), Ok(()));
+
+        assert!(tiny.check(&[large(0), large(1)], Epoch(0)).is_err());
+        assert!(credit(1, 0).check(&[large(0), large(1)], Epoch(0)).is_err());
+        let ends = vec![FlowItem::End; MAX_OTHERS + 1];
+        assert!(credit(1, 0).check(&ends, Epoch(0)).is_err());
+        assert!(credit(1, 1).check(&[], Epoch(1)).is_err());
+        assert!(credit(1, 1).check(&[], Epoch(2)).is_ok());
     }
 
     proptest! {
@@ -301,7 +457,7 @@ mod tests {
                 match step {
                     0 => {
                         replies += 1;
-                        match port.request(count, Epoch(epoch), replies) {
+                        match port.request(credit(count, epoch), replies) {
                             Ok(answer) => answers.extend(answer),
                             Err(_) => replies -= 1,
                         }

@@ -65,6 +65,31 @@ impl Pacing {
         self.clock = clock;
     }
 
+    /// Whether the clock runs.
+    pub fn is_running(&self) -> bool {
+        self.clock.is_running()
+    }
+
+    /// From now on samples are rendered as fast as they come, or by the clock.
+    pub fn set_rateless(&mut self, rateless: bool) {
+        self.settings.rateless = rateless;
+    }
+
+    /// Samples rendered so far.
+    pub fn rendered(&self) -> u64 {
+        self.rendered
+    }
+
+    /// Of these, how many came late.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Samples dropped so far because they came too late.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// What to do with the sample that is next, and counts it if that is final.
     pub fn next(&mut self, sample: &Sample, now: SystemTime100ns) -> Pace {
         if sample.flags.preroll {

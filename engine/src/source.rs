@@ -1,7 +1,11 @@
 //! The state of a source, and the events that its changes raise (reference 2.3).
 //!
 //! The source itself is a [`MediaSource`](crate::MediaSource) on a worker; whoever drives it asks this machine what may be done
-//! and what is to be said about it.
+//! and what is to be said about it. What it delivers is decided by its [`SourceOutputs`].
+
+mod outputs;
+
+pub use outputs::{Reading, SourceOutputs, Start};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};

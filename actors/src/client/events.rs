@@ -1,9 +1,10 @@
 //! A session's events on the application's side, and the completion of its commands.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::Stream;
@@ -39,31 +40,56 @@ impl fmt::Debug for EventStream {
     }
 }
 
-/// Takes a session's events and gives them to whoever waits.
-#[derive(Clone, Default)]
-pub(super) struct Events(Arc<Mutex<Shared>>);
+/// Takes a session's events and gives them to whoever waits, as long as a clone of it is there.
+#[derive(Clone)]
+pub(super) struct Events {
+    shared: Arc<Mutex<Shared>>,
+    /// Ends the task that asks the session, and with it the session's last handle.
+    _alive: Arc<oneshot::Sender<Infallible>>,
+}
 
-#[derive(Default)]
 struct Shared {
     subscribers: Vec<mpsc::Sender<Event>>,
     waiting: HashMap<CommandId, oneshot::Sender<Event>>,
     completed: VecDeque<(CommandId, Event)>,
+    /// Commands whose id is not known here yet: only for them completions are kept.
+    sending: usize,
     ended: Option<Error>,
 }
 
+/// A command on its way to the session.
+pub(super) struct Sending(Arc<Mutex<Shared>>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.sending = shared.sending.saturating_sub(1);
+        if shared.sending == 0 {
+            shared.completed.clear();
+        }
+    }
+}
+
 impl Events {
-    /// Starts to take the events of a session until it is gone.
+    /// Starts to take the events of a session until it is gone, or nobody is interested any more.
     pub(super) async fn start(session: Handle<SessionControl>) -> Result<Self> {
-        let events = Self::default();
-        let shared = Arc::downgrade(&events.0);
+        let (alive, mut dropped) = oneshot::channel::<Infallible>();
+        let shared = Arc::new(Mutex::new(Shared {
+            subscribers: Vec::new(),
+            waiting: HashMap::new(),
+            completed: VecDeque::new(),
+            sending: 0,
+            ended: None,
+        }));
+        let taking = Arc::clone(&shared);
         runtime::run(move || async move {
             actix_rt::spawn(async move {
                 loop {
-                    let next = session.send(NextSessionEvents).await;
-                    let Some(shared) = shared.upgrade() else {
-                        return;
+                    let next = tokio::select! {
+                        next = session.send(NextSessionEvents) => next,
+                        _ = &mut dropped => return,
                     };
-                    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut shared = lock(&taking);
                     match next {
                         Ok(events) => events.into_iter().for_each(|event| shared.take(event)),
                         Err(error) => return shared.end(error),
@@ -73,12 +99,21 @@ impl Events {
             Ok(())
         })
         .await?;
-        Ok(events)
+        Ok(Self {
+            shared,
+            _alive: Arc::new(alive),
+        })
+    }
+
+    /// Says that a command is being sent: call it before, and keep it until its completion is waited for.
+    pub(super) fn sending(&self) -> Sending {
+        lock(&self.shared).sending += 1;
+        Sending(Arc::clone(&self.shared))
     }
 
     pub(super) fn subscribe(&self) -> EventStream {
         let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.shared);
         if shared.ended.is_none() {
             shared.subscribers.push(sender);
         }
@@ -88,7 +123,7 @@ impl Events {
     /// The event that completes a command.
     pub(super) async fn completion(&self, command: CommandId) -> Result<Event> {
         let waiting = {
-            let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = lock(&self.shared);
             if let Some(at) = shared.completed.iter().position(|(id, _)| *id == command) {
                 return shared
                     .completed
@@ -99,16 +134,17 @@ impl Events {
             if let Some(error) = &shared.ended {
                 return Err(error.clone());
             }
+            shared.waiting.retain(|_, waiting| !waiting.is_closed());
             let (sender, receiver) = oneshot::channel();
             shared.waiting.insert(command, sender);
             receiver
         };
         match waiting.await {
             Ok(event) => Ok(event),
-            Err(_) => {
-                let shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                Err(shared.ended.clone().unwrap_or_else(Error::cancelled))
-            }
+            Err(_) => Err(lock(&self.shared)
+                .ended
+                .clone()
+                .unwrap_or_else(Error::cancelled)),
         }
     }
 }
@@ -127,6 +163,7 @@ impl Shared {
             match self.waiting.remove(&command) {
                 // Whoever waited may have gone.
                 Some(waiting) => drop(waiting.send(event.clone())),
+                None if self.sending == 0 => {}
                 None => {
                     self.completed.push_back((command, event.clone()));
                     if self.completed.len() > KEPT_COMPLETIONS {
@@ -152,4 +189,8 @@ impl Shared {
         self.subscribers.clear();
         self.waiting.clear();
     }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

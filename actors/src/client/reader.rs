@@ -16,7 +16,7 @@ use crate::host::HostConnection;
 use crate::pipeline::byte_stream::Input;
 use crate::pipeline::opener::OpenPolicy;
 use crate::pipeline::session::{NodeObject, Pacing};
-use crate::pipeline::sink::{ReadAhead, SampleGrabber};
+use crate::pipeline::sink::{Grabber, ReadAhead, SampleGrabber};
 use crate::pipeline::source::SourceObject;
 use crate::registry::Registry;
 use crate::runtime;
@@ -149,8 +149,8 @@ impl SourceReader {
                 return Err(Error::new(ErrorKind::Protected { scheme }).of_input(self.name.clone()));
             }
             let accept = output.format.accept(descriptor.major());
-            let (sink, items) =
-                runtime::run(move || async move { Ok(SampleGrabber::create(ReadAhead::default(), accept)) }).await?;
+            let Grabber { sink, items, epoch } =
+                runtime::run(move || async move { Ok(SampleGrabber::start(ReadAhead::default(), accept)) }).await?;
             let object = ObjectId(objects.len() as u64);
             objects.push((object, NodeObject::Sink(sink)));
             let from = topology.add_node(NodeKind::described(
@@ -168,11 +168,11 @@ impl SourceReader {
                     node.prefer_input(0, wanted)?;
                 }
             }
-            streams.push((descriptor.clone(), items));
+            streams.push((descriptor.clone(), items, epoch));
         }
         let full = self.session.set_topology(topology, objects).await.map_err(|error| error.of_input(self.name.clone()))?;
         let mut readers = Vec::new();
-        for (index, (descriptor, items)) in streams.into_iter().enumerate() {
+        for (index, (descriptor, items, epoch)) in streams.into_iter().enumerate() {
             let media_type = full
                 .sinks()
                 .get(index)
@@ -184,6 +184,7 @@ impl SourceReader {
                 descriptor,
                 media_type,
                 items,
+                epoch,
                 self.name.clone(),
                 self.shared_views,
             ));

@@ -361,6 +361,7 @@ impl MediaSession {
         M: Remote<Reply = CommandId>,
         SessionControl: Has<M>,
     {
+        let _sending = self.events.sending();
         let call: Call<M> = self.control.send(message);
         let event = self.events.completion(call.await?).await?;
         event.status.clone()?;

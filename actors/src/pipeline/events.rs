@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use portcullis_derive::Remote;
-use portcullis_engine::{Error, MediaType, Result, StreamId};
+use portcullis_engine::{Error, MediaType, StreamId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::port::Epoch;
-use crate::bridge::ReplyFuture;
+use crate::bridge::{Answerer, Deferred, deferred};
 
 /// Asks a node for its events; waits until there is one. One asker at a time: a second ask ends the first with `Cancelled`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
@@ -19,10 +18,8 @@ pub struct NextNodeEvents;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum NodeEvent {
-    /// A stream of a source has no more samples.
+    /// The end of a source's stream was delivered.
     EndOfStream(StreamId),
-    /// All selected streams of a source have ended.
-    EndOfPresentation,
     /// A stream of a sink has rendered its last sample.
     StreamRendered(u32),
     /// The type that flows into a stream of a sink has changed.
@@ -33,35 +30,44 @@ pub enum NodeEvent {
     Failed(Error),
 }
 
-/// Events that wait, at most [`EventQueue::LIMIT`] of them.
+/// Events that wait for the session to ask.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
     waiting: VecDeque<(Epoch, NodeEvent)>,
-    asker: Option<oneshot::Sender<Vec<(Epoch, NodeEvent)>>>,
+    asker: Option<Answerer<Vec<(Epoch, NodeEvent)>>>,
 }
 
 impl EventQueue {
-    /// Faults beyond this many are dropped until the session has asked: a hostile file can make one per sample.
+    /// Faults and changes of type beyond this many are left out until the session has asked: a hostile file can make one of
+    /// them per sample.
     const LIMIT: usize = 256;
+    /// Whatever they are: a hostile session need not ask at all. The oldest go first.
+    const HARD_LIMIT: usize = 1024;
 
     pub(crate) fn push(&mut self, epoch: Epoch, event: NodeEvent) {
-        if self.waiting.len() >= Self::LIMIT && matches!(event, NodeEvent::Fault(_)) {
+        let is_spare = matches!(event, NodeEvent::Fault(_) | NodeEvent::FormatChanged(..));
+        if is_spare && self.waiting.len() >= Self::LIMIT {
             return;
         }
         self.waiting.push_back((epoch, event));
+        if self.waiting.len() > Self::HARD_LIMIT {
+            self.waiting.pop_front();
+        }
         if let Some(asker) = self.asker.take()
-            && let Err(unheard) = asker.send(self.waiting.drain(..).collect())
+            && let Err(unheard) = asker.answer(self.waiting.drain(..).collect())
         {
             self.waiting = unheard.into();
         }
     }
 
-    pub(crate) fn next(&mut self) -> ReplyFuture<Vec<(Epoch, NodeEvent)>> {
+    pub(crate) fn next(&mut self) -> Deferred<Vec<(Epoch, NodeEvent)>> {
         if !self.waiting.is_empty() {
-            return ReplyFuture::ready(Ok(self.waiting.drain(..).collect()));
+            return Deferred::ready(Ok(self.waiting.drain(..).collect()));
         }
-        let (asker, answer) = oneshot::channel();
-        self.asker = Some(asker);
-        ReplyFuture::new(async move { answer.await.map_err(|_| Error::cancelled()) as Result<_> })
+        let (asker, answer) = deferred();
+        if let Some(before) = self.asker.replace(asker) {
+            before.fail(Error::cancelled());
+        }
+        answer
     }
 }

@@ -1,9 +1,11 @@
 //! Where samples come out of a node.
 
 use portcullis_derive::Remote;
+pub use portcullis_engine::credit::{Answer, Credit, FlowItem};
 pub use portcullis_engine::session::Epoch;
-use portcullis_engine::{Error, MediaTime, MediaType, Sample};
 use serde::{Deserialize, Serialize};
+
+use crate::bridge::{Answerer, Deferred, deferred};
 
 crate::interface! {
     /// The output side of a source or transform.
@@ -16,45 +18,33 @@ crate::interface! {
 pub struct Pull {
     /// Which output of the node: a source's stream id, 0 for a transform.
     pub output: u32,
-    /// Samples at most; at least 1.
-    pub max_samples: u32,
-    /// Payload bytes after which the batch is complete.
-    pub max_bytes: u64,
-    /// The epoch that the asker is in.
-    pub epoch: Epoch,
+    /// How much.
+    pub credit: Credit,
 }
 
-/// What a pull answers: at least one item, in order.
+/// What a pull answers: at least one item, in order, or none because another flow has begun.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pulled {
     /// The items.
-    pub items: Vec<Item>,
+    pub items: Vec<FlowItem>,
+    /// The flow that they are of.
+    pub epoch: Epoch,
 }
 
-/// One thing that travels along an edge.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Item {
-    /// A sample.
-    Sample(Sample),
-    /// What follows is of this type.
-    Format(MediaType),
-    /// Nothing until this time.
-    Gap(MediaTime),
-    /// Something could not be delivered; what follows is intact.
-    Fault(Error),
-    /// The stream has ended; a pull after this waits for the next epoch.
-    End,
-    /// The pull was of an older epoch.
-    Stale,
+/// Who waits for the answer of a pull.
+pub(crate) type Asker = Answerer<Pulled>;
+
+/// A pull's answer that comes later, and who gives it.
+pub(crate) fn asker() -> (Asker, Deferred<Pulled>) {
+    deferred()
 }
 
-impl Item {
-    /// Payload bytes of the item.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Sample(sample) => sample.len() as u64,
-            _ => 0,
-        }
-    }
+/// Hands an answer over; gives it back if nobody waits for it any more.
+pub(crate) fn hand_over(answer: Answer<Asker>) -> Result<(), Pulled> {
+    let Answer {
+        reply,
+        items,
+        epoch,
+    } = answer;
+    reply.answer(Pulled { items, epoch })
 }

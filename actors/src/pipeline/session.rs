@@ -6,11 +6,11 @@ mod effects;
 mod graph;
 mod reports;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use portcullis_derive::Remote;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event};
@@ -18,14 +18,14 @@ use portcullis_engine::session::{Command, Input, Report, SessionMachine, SetTopo
 use portcullis_engine::topology::{NodeId, ObjectId, Topology, TopologyId};
 use portcullis_engine::{ContentLimits, Error, MediaTime, Result};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 pub use graph::NodeObject;
 
 use self::graph::{Graph, Surroundings, all};
+use super::lifetime::end_with_last_handle;
 use super::opener::Opener;
 use super::sink::{ReadAhead, SinkStatistics, StreamStatistics};
-use crate::bridge::{Handle, ReplyFuture};
+use crate::bridge::{Answerer, Deferred, Handle, ReplyFuture, deferred};
 use crate::host::PmpHost;
 use crate::registry::{Environment, Registry};
 use crate::system_time;
@@ -153,10 +153,10 @@ pub(crate) struct MediaSessionActor {
     objects: HashMap<TopologyId, HashMap<ObjectId, NodeObject>>,
     graphs: HashMap<TopologyId, Graph>,
     active: Option<TopologyId>,
-    /// Streams that a source has delivered before: the next start updates them.
-    known_streams: HashSet<NodeId>,
+    /// Resolutions that are under way.
+    resolving: HashMap<TopologyId, SpawnHandle>,
     events: VecDeque<Event>,
-    asker: Option<oneshot::Sender<Vec<Event>>>,
+    asker: Option<Answerer<Vec<Event>>>,
 }
 
 impl MediaSessionActor {
@@ -181,7 +181,7 @@ impl MediaSessionActor {
             objects: HashMap::new(),
             graphs: HashMap::new(),
             active: None,
-            known_streams: HashSet::new(),
+            resolving: HashMap::new(),
             events: VecDeque::new(),
             asker: None,
         };
@@ -221,7 +221,7 @@ impl MediaSessionActor {
             self.events.remove(spare);
         }
         if let Some(asker) = self.asker.take()
-            && let Err(unheard) = asker.send(self.events.drain(..).collect())
+            && let Err(unheard) = asker.answer(self.events.drain(..).collect())
         {
             self.events = unheard.into();
         }
@@ -240,6 +240,10 @@ impl fmt::Debug for MediaSessionActor {
 
 impl Actor for MediaSessionActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        end_with_last_handle(ctx);
+    }
 }
 
 impl Handler<SetTopology> for MediaSessionActor {
@@ -288,15 +292,20 @@ impl Handler<ShutdownSession> for MediaSessionActor {
 }
 
 impl Handler<NextSessionEvents> for MediaSessionActor {
-    type Result = ReplyFuture<Vec<Event>>;
+    type Result = Deferred<Vec<Event>>;
 
     fn handle(&mut self, _: NextSessionEvents, _: &mut Self::Context) -> Self::Result {
         if !self.events.is_empty() {
-            return ReplyFuture::ready(Ok(self.events.drain(..).collect()));
+            return Deferred::ready(Ok(self.events.drain(..).collect()));
         }
-        let (asker, answer) = oneshot::channel();
-        self.asker = Some(asker);
-        ReplyFuture::new(async move { answer.await.map_err(|_| Error::cancelled()) })
+        if self.machine.clock().is_err() {
+            return Deferred::ready(Err(Error::cancelled()));
+        }
+        let (asker, answer) = deferred();
+        if let Some(before) = self.asker.replace(asker) {
+            before.fail(Error::cancelled());
+        }
+        answer
     }
 }
 
@@ -361,10 +370,10 @@ pub(super) fn spawn<T: 'static>(
     ctx: &mut Context<MediaSessionActor>,
     work: impl Future<Output = T> + 'static,
     then: impl FnOnce(&mut MediaSessionActor, T, &mut Context<MediaSessionActor>) + 'static,
-) {
+) -> SpawnHandle {
     use actix::{ActorFutureExt, fut::wrap_future};
     ctx.spawn(
         wrap_future::<_, MediaSessionActor>(work)
             .map(|outcome, actor, ctx| then(actor, outcome, ctx)),
-    );
+    )
 }

@@ -1,21 +1,20 @@
 //! The media source actor: runs a source on its worker and answers pulls stream by stream.
 
-use std::collections::HashMap;
-
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use portcullis_derive::Remote;
+use portcullis_engine::source::{Reading, SourceOutputs, SourceState, Start};
 use portcullis_engine::{
-    ContentLimits, Error, ErrorKind, MediaSource as SourceComponent, MediaTime,
-    PresentationDescriptor, Result, Sample, StreamId,
+    ContentLimits, Error, MediaSource as SourceComponent, MediaTime, PresentationDescriptor,
+    Result, StreamId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::byte_stream::CancelGuard;
 use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
-use super::port::{Epoch, Item, Port, Pull, Pulled};
-use super::queue::OutputQueue;
-use crate::bridge::{Handle, ReplyFuture};
+use super::lifetime::end_with_last_handle;
+use super::port::{self, Answer, Asker, Epoch, FlowItem, Port, Pull, Pulled};
+use crate::bridge::{Deferred, Handle, ReplyFuture};
 use crate::host::PmpHost;
 use crate::worker::Worker;
 
@@ -82,29 +81,17 @@ const BATCH_BYTES: u64 = 1 << 20;
 pub struct SourceActor {
     worker: Worker<Box<dyn SourceComponent>>,
     presentation: PresentationDescriptor,
-    limits: ContentLimits,
-    streams: HashMap<u32, OutputQueue>,
+    outputs: SourceOutputs<Asker>,
     events: EventQueue,
-    epoch: Epoch,
-    state: State,
     /// Jobs of the worker that are under way.
     jobs: usize,
-    ended: bool,
-    /// Ends a read that is under way when the actor goes.
-    _cancel: Option<CancelGuard>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Stopped,
-    Started,
-    Paused,
-    Shutdown,
+    /// Ends a read that is under way when the source is shut down, or its actor goes.
+    cancel: Option<CancelGuard>,
 }
 
 impl std::fmt::Debug for SourceActor {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "SourceActor({:?})", self.state)
+        write!(out, "SourceActor({:?})", self.outputs.state())
     }
 }
 
@@ -142,14 +129,10 @@ impl SourceActor {
         let address = Self {
             worker,
             presentation: presentation.clone(),
-            limits,
-            streams: HashMap::new(),
+            outputs: SourceOutputs::new(limits.max_interleave_bytes),
             events: EventQueue::default(),
-            epoch: Epoch::default(),
-            state: State::Stopped,
             jobs: 0,
-            ended: false,
-            _cancel: cancel,
+            cancel,
         }
         .start();
         Ok(SourceObject {
@@ -159,153 +142,122 @@ impl SourceActor {
         })
     }
 
-    /// Reads on, if somebody waits for more than is there.
+    /// Answers what can be answered and reads on, if somebody waits for more than is there.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs > 0 || self.ended || self.state != State::Started {
+        self.answer();
+        if self.jobs > 0 {
             return;
         }
-        let wanted = self
-            .streams
-            .values()
-            .filter(|stream| stream.len() == 0)
-            .map(OutputQueue::wanted)
-            .max()
-            .unwrap_or(0);
-        if wanted == 0 {
+        let Some(wanted) = self.outputs.wanted() else {
             return;
-        }
+        };
         self.jobs += 1;
-        let epoch = self.epoch;
+        let epoch = self.outputs.epoch();
+        // Some more than is asked for: the next pull is on its way.
         let batch = wanted.clamp(1, 4096).max(BATCH.min(wanted * 2));
         let job = self
             .worker
             .call(move |source| Ok(read_batch(&mut **source, batch)));
         ctx.spawn(job.into_actor(self).map(move |read, actor, ctx| {
             actor.jobs -= 1;
-            if actor.epoch == epoch && actor.state != State::Shutdown {
-                actor.take(read);
-            }
+            actor.take(read, epoch);
             actor.pump(ctx);
         }));
     }
 
-    fn take(&mut self, read: Result<Batch>) {
-        match read {
-            Ok(batch) => {
-                for (stream, sample) in batch.samples {
-                    if let Some(queue) = self.streams.get_mut(&stream.0) {
-                        queue.push(Item::Sample(sample));
-                    }
+    fn take(&mut self, read: Result<Reading>, epoch: Epoch) {
+        if epoch != self.outputs.epoch() || self.outputs.state() == SourceState::ShutDown {
+            return;
+        }
+        let reading = match read {
+            Ok(reading) => {
+                if let Some(error) = &reading.error {
+                    self.events.push(epoch, NodeEvent::Fault(error.clone()));
                 }
-                if let Some(error) = batch.error {
-                    self.fault(error);
-                }
-                self.ended = batch.ended;
+                reading
             }
             Err(error) => {
-                self.events
-                    .push(self.epoch, NodeEvent::Failed(error.clone()));
-                for queue in self.streams.values_mut() {
-                    queue.push(Item::Fault(error.clone()));
+                self.events.push(epoch, NodeEvent::Failed(error.clone()));
+                Reading {
+                    error: Some(error),
+                    is_last: true,
+                    ..Reading::default()
                 }
-                self.ended = true;
             }
-        }
-        let held = self
-            .streams
-            .values()
-            .map(OutputQueue::bytes)
-            .max()
-            .unwrap_or(0);
-        if held > self.limits.max_interleave_bytes {
-            self.fault(Error::limit(
-                "interleave bytes",
-                self.limits.max_interleave_bytes,
-                held,
-            ));
-            self.ended = true;
-        }
-        if self.ended {
-            let mut streams: Vec<_> = self.streams.iter_mut().collect();
-            streams.sort_by_key(|(stream, _)| **stream);
-            for (stream, queue) in streams {
-                queue.push(Item::End);
-                self.events
-                    .push(self.epoch, NodeEvent::EndOfStream(StreamId(*stream)));
-            }
-            self.events.push(self.epoch, NodeEvent::EndOfPresentation);
-        }
-        for queue in self.streams.values_mut() {
-            queue.serve();
+        };
+        if let Err(error) = self.outputs.take(reading, epoch) {
+            self.events.push(epoch, NodeEvent::Fault(error));
         }
     }
 
-    fn fault(&mut self, error: Error) {
-        self.events
-            .push(self.epoch, NodeEvent::Fault(error.clone()));
-        for queue in self.streams.values_mut() {
-            queue.push(Item::Fault(error.clone()));
+    fn answer(&mut self) {
+        loop {
+            let answers = self.outputs.answers();
+            if answers.is_empty() {
+                return;
+            }
+            for (stream, answer) in answers {
+                self.hand_over(stream, answer);
+            }
         }
     }
 
-    fn check(&self) -> Result<()> {
-        match self.state {
-            State::Shutdown => Err(Error::new(ErrorKind::Shutdown {
-                what: "media source".into(),
-            })),
-            _ => Ok(()),
+    fn hand_over(&mut self, stream: StreamId, answer: Answer<Asker>) {
+        let epoch = answer.epoch;
+        let is_last = answer.items.last() == Some(&FlowItem::End);
+        match port::hand_over(answer) {
+            // The asker went in this moment: the next one gets them, in order.
+            Err(Pulled { items, epoch }) => self.outputs.unheard(stream, items, epoch),
+            Ok(()) if is_last && self.outputs.state() != SourceState::ShutDown => {
+                self.events.push(epoch, NodeEvent::EndOfStream(stream));
+            }
+            Ok(()) => {}
         }
     }
 }
 
-/// What one job of the worker read.
-#[derive(Default)]
-struct Batch {
-    samples: Vec<(StreamId, Sample)>,
-    error: Option<Error>,
-    ended: bool,
-}
-
-fn read_batch(source: &mut dyn SourceComponent, max: usize) -> Batch {
-    let mut batch = Batch::default();
+fn read_batch(source: &mut dyn SourceComponent, max: usize) -> Reading {
+    let mut reading = Reading::default();
     let mut bytes = 0;
-    while batch.samples.len() < max && bytes < BATCH_BYTES {
+    while reading.samples.len() < max && bytes < BATCH_BYTES {
         match source.read() {
             Ok(Some((stream, sample))) => {
                 bytes += sample.len() as u64;
-                batch.samples.push((stream, sample));
+                reading.samples.push((stream, sample));
             }
             Ok(None) => {
-                batch.ended = true;
+                reading.is_last = true;
                 break;
             }
             Err(error) => {
-                batch.error = Some(error);
+                reading.error = Some(error);
                 break;
             }
         }
     }
-    batch
+    reading
 }
 
 impl Actor for SourceActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        end_with_last_handle(ctx);
+    }
 }
 
 impl Handler<Pull> for SourceActor {
-    type Result = ReplyFuture<Pulled>;
+    type Result = Deferred<Pulled>;
 
     fn handle(&mut self, pull: Pull, ctx: &mut Self::Context) -> Self::Result {
-        if let Err(error) = self.check() {
-            return ReplyFuture::ready(Err(error));
+        let (asker, answer) = port::asker();
+        let stream = StreamId(pull.output);
+        self.outputs.forget(Asker::has_gone);
+        match self.outputs.request(stream, pull.credit, asker) {
+            Ok(Some(ready)) => self.hand_over(stream, ready),
+            Ok(None) => {}
+            Err((asker, error)) => asker.fail(error),
         }
-        let Some(stream) = self.streams.get_mut(&pull.output) else {
-            return ReplyFuture::ready(Err(Error::invalid_request(format!(
-                "stream {} is not selected",
-                pull.output
-            ))));
-        };
-        let answer = stream.ask(pull);
         self.pump(ctx);
         answer
     }
@@ -315,7 +267,7 @@ impl Handler<DescribeSource> for SourceActor {
     type Result = Result<PresentationDescriptor>;
 
     fn handle(&mut self, _: DescribeSource, _: &mut Self::Context) -> Self::Result {
-        self.check()?;
+        self.outputs.need_open()?;
         Ok(self.presentation.clone())
     }
 }
@@ -324,7 +276,7 @@ impl Handler<SetPmpHost> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: SetPmpHost, _: &mut Self::Context) -> Self::Result {
-        self.check()
+        self.outputs.need_open()
     }
 }
 
@@ -332,49 +284,45 @@ impl Handler<StartSource> for SourceActor {
     type Result = ReplyFuture<()>;
 
     fn handle(&mut self, start: StartSource, ctx: &mut Self::Context) -> Self::Result {
-        if let Err(error) = self.check() {
+        let StartSource {
+            selected,
+            position,
+            epoch,
+        } = start;
+        let unknown = selected
+            .iter()
+            .find(|id| self.presentation.stream(**id).is_none());
+        if let Some(unknown) = unknown {
+            let error = Error::invalid_argument(format!("there is no stream {unknown}"));
             return ReplyFuture::ready(Err(error));
         }
-        if let Some(unknown) = start
-            .selected
-            .iter()
-            .find(|id| self.presentation.stream(**id).is_none())
-        {
-            return ReplyFuture::ready(Err(Error::invalid_argument(format!(
-                "there is no stream {unknown}"
-            ))));
-        }
-        let resume =
-            self.state == State::Paused && start.position.is_none() && start.epoch == self.epoch;
-        self.state = State::Started;
-        if resume {
-            self.pump(ctx);
-            return ReplyFuture::ready(Ok(()));
-        }
-        self.epoch = start.epoch;
-        self.ended = false;
-        self.streams
-            .retain(|stream, _| start.selected.contains(&StreamId(*stream)));
-        for stream in &start.selected {
-            self.streams.entry(stream.0).or_default().flush(start.epoch);
+        match self.outputs.start(&selected, position, epoch) {
+            Ok(Start::Restart(stale)) => {
+                // Those who have gone need no answer, and it is empty.
+                stale
+                    .into_iter()
+                    .for_each(|answer| drop(port::hand_over(answer)));
+            }
+            Ok(Start::GoOn) => {
+                self.pump(ctx);
+                return ReplyFuture::ready(Ok(()));
+            }
+            Err(error) => return ReplyFuture::ready(Err(error)),
         }
         // Jobs of the worker are in order: nothing that is read after this job belongs to the old position.
         self.jobs += 1;
-        let epoch = self.epoch;
         let (started, answer) = tokio::sync::oneshot::channel();
         let job = self
             .worker
-            .call(move |source| source.start(&start.selected, start.position));
+            .call(move |source| source.start(&selected, position));
         ctx.spawn(job.into_actor(self).map(move |outcome, actor, ctx| {
             actor.jobs -= 1;
-            if actor.epoch == epoch {
-                if outcome.is_err() {
-                    actor.state = State::Stopped;
-                }
-                actor.pump(ctx);
+            if outcome.is_err() {
+                actor.outputs.start_failed(epoch);
             }
             // The asker may have gone; the source has started all the same.
             let _ = started.send(outcome);
+            actor.pump(ctx);
         }));
         ReplyFuture::new(async move { answer.await.unwrap_or_else(|_| Err(Error::cancelled())) })
     }
@@ -384,14 +332,7 @@ impl Handler<PauseSource> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: PauseSource, _: &mut Self::Context) -> Self::Result {
-        self.check()?;
-        if self.state != State::Started {
-            return Err(Error::new(ErrorKind::InvalidStateTransition(
-                "pause of a source that is not started".into(),
-            )));
-        }
-        self.state = State::Paused;
-        Ok(())
+        self.outputs.pause()
     }
 }
 
@@ -399,13 +340,7 @@ impl Handler<StopSource> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: StopSource, _: &mut Self::Context) -> Self::Result {
-        self.check()?;
-        self.state = State::Stopped;
-        for stream in self.streams.values_mut() {
-            let epoch = stream.epoch();
-            stream.flush(epoch);
-        }
-        Ok(())
+        self.outputs.stop()
     }
 }
 
@@ -413,20 +348,15 @@ impl Handler<ShutdownSource> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: ShutdownSource, _: &mut Self::Context) -> Self::Result {
-        self.check()?;
-        self.state = State::Shutdown;
-        let error = Error::new(ErrorKind::Shutdown {
-            what: "media source".into(),
-        });
-        for stream in self.streams.values_mut() {
-            stream.fail(&error);
-        }
+        self.outputs.shut_down()?;
+        self.cancel = None;
+        self.answer();
         Ok(())
     }
 }
 
 impl Handler<NextNodeEvents> for SourceActor {
-    type Result = ReplyFuture<Vec<(Epoch, NodeEvent)>>;
+    type Result = Deferred<Vec<(Epoch, NodeEvent)>>;
 
     fn handle(&mut self, _: NextNodeEvents, _: &mut Self::Context) -> Self::Result {
         self.events.next()

@@ -6,6 +6,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use futures::future::LocalBoxFuture;
 use portcullis_derive::Remote;
 use portcullis_engine::component::OutputItem;
+use portcullis_engine::credit::OutputPort;
 use portcullis_engine::{
     ContentLimits, Error, ErrorKind, MediaType, Output, Result, SampleAllocator,
     Transform as TransformComponent,
@@ -16,9 +17,9 @@ use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
 use super::input::Input;
 pub use super::input::{ReadAhead, Upstream};
-use super::port::{Epoch, Item, Port, Pull, Pulled};
-use super::queue::OutputQueue;
-use crate::bridge::{Handle, ReplyFuture};
+use super::lifetime::end_with_last_handle;
+use super::port::{self, Answer, Asker, Epoch, FlowItem, Port, Pull, Pulled};
+use crate::bridge::{Deferred, Handle, ReplyFuture};
 use crate::worker::Worker;
 
 crate::interface! {
@@ -81,7 +82,7 @@ pub struct TransformActor<T: TransformComponent + 'static> {
     allocator: Arc<dyn SampleAllocator>,
     limits: ContentLimits,
     input: Input,
-    output: OutputQueue,
+    output: OutputPort<Asker>,
     events: EventQueue,
     working: bool,
     ended: bool,
@@ -108,7 +109,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             allocator,
             limits,
             input: Input::new(ReadAhead::default()),
-            output: OutputQueue::default(),
+            output: OutputPort::new(),
             events: EventQueue::default(),
             working: false,
             ended: false,
@@ -124,16 +125,19 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        self.output.serve();
-        if let Some((epoch, call)) = self.input.next_pull() {
-            ctx.spawn(call.into_actor(self).map(move |answer, actor, ctx| {
-                if let Err(error) = actor.input.take(epoch, answer) {
+        self.answer();
+        if let Some(pull) = self.input.next_pull() {
+            ctx.spawn(pull.into_actor(self).map(move |pulled, actor, ctx| {
+                let Some((credit, answer)) = pulled else {
+                    return;
+                };
+                if let Err(error) = actor.input.take(credit, answer) {
                     actor.fail(error);
                 }
                 actor.pump(ctx);
             }));
         }
-        let room = self.output.len() < AHEAD_ITEMS.max(self.output.wanted())
+        let room = (self.output.len() < AHEAD_ITEMS || self.output.wanted() > 0)
             && self.output.bytes() < AHEAD_BYTES;
         if self.working || self.ended || !room {
             return;
@@ -142,7 +146,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         while batch.len() < BATCH
             && let Some(item) = self.input.pop()
         {
-            let last = matches!(item, Item::End);
+            let last = matches!(item, FlowItem::End);
             batch.push(item);
             if last {
                 break;
@@ -169,11 +173,32 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         }));
     }
 
-    /// Forgets everything and enters a new epoch. The component forgets too, whether the future is awaited or not.
+    fn answer(&mut self) {
+        while let Some(answer) = self.output.answer() {
+            self.hand_over(answer);
+        }
+    }
+
+    fn hand_over(&mut self, answer: Answer<Asker>) {
+        // The asker went in this moment: the next one gets them, in order.
+        if let Err(Pulled { items, epoch }) = port::hand_over(answer) {
+            self.output.unheard(items, epoch);
+        }
+    }
+
+    /// Forgets everything and enters a new flow, or waits for one if this is the present one. The component forgets too,
+    /// whether the future is awaited or not.
     fn begin(&mut self, epoch: Epoch) -> LocalBoxFuture<'static, Result<()>> {
-        self.input.flush(epoch);
-        self.output.flush(epoch);
-        self.ended = false;
+        if epoch > self.output.epoch() {
+            self.input.flush(epoch);
+            for stale in self.output.flush(epoch) {
+                self.hand_over(stale);
+            }
+            self.ended = false;
+        } else {
+            self.input.stop();
+            self.output.clear();
+        }
         self.faults_in_a_row = 0;
         self.worker.call(|transform| {
             transform.flush();
@@ -189,12 +214,12 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         }
         for item in processed.items {
             match &item {
-                Item::Sample(sample) => {
+                FlowItem::Sample(sample) => {
                     self.faults_in_a_row = 0;
                     self.produced_samples += 1;
                     self.produced_bytes += sample.len() as u64;
                 }
-                Item::End => self.ended = true,
+                FlowItem::End => self.ended = true,
                 _ => {}
             }
             self.output.push(item);
@@ -233,13 +258,15 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         self.ended = true;
         self.events
             .push(self.input.epoch(), NodeEvent::Failed(error.clone()));
-        self.output.fail(&error);
+        self.output.push(FlowItem::Error(error));
+        self.output.push(FlowItem::End);
+        self.answer();
     }
 }
 
 /// What came out of a batch.
 struct Processed {
-    items: Vec<Item>,
+    items: Vec<FlowItem>,
     /// The faults among the items that are this transform's own, not passed on.
     faults: Vec<Error>,
 }
@@ -247,17 +274,17 @@ struct Processed {
 /// Processes a batch on the worker. A sample that cannot be processed becomes a fault; the next one is tried.
 fn process<T: TransformComponent>(
     transform: &mut T,
-    batch: Vec<Item>,
+    batch: Vec<FlowItem>,
     mut output: Output,
 ) -> Processed {
     let mut items = Vec::with_capacity(batch.len());
     let mut faults = Vec::new();
     for item in batch {
-        let last = matches!(item, Item::End);
+        let last = matches!(item, FlowItem::End);
         let outcome = match item {
-            Item::Sample(sample) => transform.process(sample, &mut output),
-            Item::Format(media_type) => change_format(transform, &media_type, &mut output),
-            Item::End => transform.drain(&mut output),
+            FlowItem::Sample(sample) => transform.process(sample, &mut output),
+            FlowItem::Format(media_type) => change_format(transform, &media_type, &mut output),
+            FlowItem::End => transform.drain(&mut output),
             other => {
                 items.push(other);
                 continue;
@@ -265,19 +292,19 @@ fn process<T: TransformComponent>(
         };
         while let Some(made) = output.take() {
             items.push(match made {
-                OutputItem::Sample(sample) => Item::Sample(sample),
-                OutputItem::Format(media_type) => Item::Format(media_type),
-                other => Item::Fault(Error::new(ErrorKind::Unsupported {
+                OutputItem::Sample(sample) => FlowItem::Sample(sample),
+                OutputItem::Format(media_type) => FlowItem::Format(media_type),
+                other => FlowItem::Error(Error::new(ErrorKind::Unsupported {
                     what: format!("{other:?}").into(),
                 })),
             });
         }
         if let Err(error) = outcome {
             faults.push(error.clone());
-            items.push(Item::Fault(error));
+            items.push(FlowItem::Error(error));
         }
         if last {
-            items.push(Item::End);
+            items.push(FlowItem::End);
         }
     }
     Processed { items, faults }
@@ -304,17 +331,27 @@ fn change_format<T: TransformComponent>(
 
 impl<T: TransformComponent + Unpin> Actor for TransformActor<T> {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        end_with_last_handle(ctx);
+    }
 }
 
 impl<T: TransformComponent + Unpin> Handler<Pull> for TransformActor<T> {
-    type Result = ReplyFuture<Pulled>;
+    type Result = Deferred<Pulled>;
 
     fn handle(&mut self, pull: Pull, ctx: &mut Self::Context) -> Self::Result {
-        if pull.epoch > self.output.epoch() {
+        if pull.credit.epoch > self.output.epoch() {
             // The asker has entered a new flow and nothing of the old one is wanted any more.
-            drop(self.begin(pull.epoch));
+            drop(self.begin(pull.credit.epoch));
         }
-        let answer = self.output.ask(pull);
+        let (asker, answer) = port::asker();
+        self.output.forget(Asker::has_gone);
+        match self.output.request(pull.credit, asker) {
+            Ok(Some(ready)) => self.hand_over(ready),
+            Ok(None) => {}
+            Err((asker, error)) => asker.fail(error),
+        }
         self.pump(ctx);
         answer
     }
@@ -346,7 +383,11 @@ impl<T: TransformComponent + Unpin> Handler<ConnectInput> for TransformActor<T> 
     type Result = Result<()>;
 
     fn handle(&mut self, message: ConnectInput, _: &mut Self::Context) -> Self::Result {
+        // Whoever asked before belongs to another topology.
+        self.output = OutputPort::new();
+        self.input = Input::new(ReadAhead::default());
         self.input.connect(message.upstream);
+        self.ended = false;
         Ok(())
     }
 }
@@ -360,7 +401,7 @@ impl<T: TransformComponent + Unpin> Handler<FlushTransform> for TransformActor<T
 }
 
 impl<T: TransformComponent + Unpin> Handler<NextNodeEvents> for TransformActor<T> {
-    type Result = ReplyFuture<Vec<(Epoch, NodeEvent)>>;
+    type Result = Deferred<Vec<(Epoch, NodeEvent)>>;
 
     fn handle(&mut self, _: NextNodeEvents, _: &mut Self::Context) -> Self::Result {
         self.events.next()

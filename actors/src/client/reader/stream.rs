@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use portcullis_engine::session::Epoch;
-use portcullis_engine::{MediaTime, MediaType, Result, Sample, StreamDescriptor};
+use portcullis_engine::{Error, MediaTime, MediaType, Result, Sample, StreamDescriptor};
 use tokio::sync::mpsc;
 
 use super::super::session::MediaSession;
@@ -21,7 +22,8 @@ pub struct SampleStream {
     descriptor: StreamDescriptor,
     media_type: MediaType,
     items: mpsc::Receiver<GrabbedItem>,
-    epoch: Epoch,
+    /// The flow that the grabber is in: items of an earlier one are stale.
+    epoch: Arc<AtomicU64>,
     name: String,
     shared_views: bool,
     ended: bool,
@@ -33,6 +35,7 @@ impl SampleStream {
         descriptor: StreamDescriptor,
         media_type: MediaType,
         items: mpsc::Receiver<GrabbedItem>,
+        epoch: Arc<AtomicU64>,
         name: String,
         shared_views: bool,
     ) -> Self {
@@ -41,7 +44,7 @@ impl SampleStream {
             descriptor,
             media_type,
             items,
-            epoch: Epoch::default(),
+            epoch,
             name,
             shared_views,
             ended: false,
@@ -64,7 +67,6 @@ impl SampleStream {
     /// `InvalidPosition`, `NotSeekable`.
     pub async fn seek(&mut self, position: MediaTime) -> Result<()> {
         self.session.start(Some(position)).await?;
-        self.epoch = Epoch(self.epoch.0 + 1);
         self.ended = false;
         Ok(())
     }
@@ -76,14 +78,16 @@ impl Stream for SampleStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         while !this.ended {
-            let Some(item) = std::task::ready!(this.items.poll_recv(cx)) else {
+            let Some(item) = ready!(this.items.poll_recv(cx)) else {
+                // Without an end: the host is gone, or the session, or another topology has taken this one's place.
+                let lost = this.session.host().lost().and_then(|lost| lost.now());
+                let error = lost.unwrap_or_else(Error::cancelled);
                 this.ended = true;
-                break;
+                return Poll::Ready(Some(Err(error.of_input(this.name.clone()))));
             };
-            if item.epoch < this.epoch {
+            if item.epoch.0 < this.epoch.load(Ordering::Acquire) {
                 continue;
             }
-            this.epoch = item.epoch;
             match item.what {
                 Grabbed::Format(media_type) => this.media_type = media_type,
                 Grabbed::Sample(mut sample) => {

@@ -1,18 +1,20 @@
 //! Does what the session machine says.
 
-use actix::Context;
+use actix::{AsyncContext, Context};
 use portcullis_engine::event::{Event, EventKind};
 use portcullis_engine::session::{Effect, Epoch, Report};
-use portcullis_engine::topology::{NodeId, Topology};
-use portcullis_engine::{MediaTime, Result};
+use portcullis_engine::source::SourceMachine;
+use portcullis_engine::topology::{NodeId, Topology, TopologyId};
+use portcullis_engine::{Error, MediaTime, Result};
 
 use super::graph::{self, Graph, SinkNode, SourceNode};
+use super::reports::listen;
 use super::{MediaSessionActor, Pacing, spawn};
-use crate::bridge::{Call, Has, Remote};
+use crate::bridge::{Has, Remote};
 use crate::pipeline::sink::{
     FinalizeSink, PauseSink, PrerollSink, SinkControl, StartSink, StopSink,
 };
-use crate::pipeline::source::{PauseSource, StartSource, StopSource};
+use crate::pipeline::source::{PauseSource, SourceControl, StartSource, StopSource};
 use crate::pipeline::transform::FlushTransform;
 
 impl MediaSessionActor {
@@ -21,39 +23,26 @@ impl MediaSessionActor {
             Effect::Emit(event) => self.emit(event),
             Effect::ResolveTopology { topology, .. } => self.resolve(*topology, ctx),
             Effect::ActivateTopology { topology } => self.active = Some(topology),
-            Effect::ReleaseTopology { topology } => {
-                self.graphs.remove(&topology);
-            }
+            Effect::ReleaseTopology { topology } => self.release(topology, ctx),
             Effect::StartSources {
                 sources,
                 position,
                 epoch,
             } => self.start_sources(&sources, position, epoch, ctx),
             Effect::PauseSources { sources, epoch } => {
-                for source in self.sources(&sources) {
-                    let call = source.object.control.send(PauseSource);
-                    self.source_answers(
-                        source,
-                        call,
-                        EventKind::SourcePaused,
-                        EventKind::StreamPaused,
-                        epoch,
-                        ctx,
-                    );
-                }
+                let kind = EventKind::SourcePaused;
+                self.tell_sources(
+                    &sources,
+                    PauseSource,
+                    kind,
+                    SourceMachine::pause,
+                    epoch,
+                    ctx,
+                );
             }
             Effect::StopSources { sources, epoch } => {
-                for source in self.sources(&sources) {
-                    let call = source.object.control.send(StopSource);
-                    self.source_answers(
-                        source,
-                        call,
-                        EventKind::SourceStopped,
-                        EventKind::StreamStopped,
-                        epoch,
-                        ctx,
-                    );
-                }
+                let kind = EventKind::SourceStopped;
+                self.tell_sources(&sources, StopSource, kind, SourceMachine::stop, epoch, ctx);
             }
             Effect::FlushTransforms { nodes, epoch } => self.flush(&nodes, epoch, ctx),
             Effect::PrerollSinks { sinks, epoch, .. } => {
@@ -110,12 +99,27 @@ impl MediaSessionActor {
             }
             Effect::ShutDown => {
                 // Dropping the last handles ends the nodes; sources of the application only lose this session.
-                self.graphs.clear();
+                for resolution in std::mem::take(&mut self.resolving).into_values() {
+                    ctx.cancel_future(resolution);
+                }
+                for topology in self.graphs.keys().copied().collect::<Vec<_>>() {
+                    self.release(topology, ctx);
+                }
                 self.objects.clear();
                 self.active = None;
-                self.asker = None;
+                if let Some(asker) = self.asker.take() {
+                    asker.fail(Error::cancelled());
+                }
             }
             other => tracing::error!(?other, "an effect that this session does not know"),
+        }
+    }
+
+    fn release(&mut self, topology: TopologyId, ctx: &mut Context<Self>) {
+        if let Some(graph) = self.graphs.remove(&topology) {
+            for listener in graph.listeners {
+                ctx.cancel_future(listener);
+            }
         }
     }
 
@@ -124,108 +128,101 @@ impl MediaSessionActor {
         let with = self.with.clone();
         let objects = self.objects.remove(&id).unwrap_or_default();
         let build = async move { graph::build(&with, &topology, objects).await };
-        spawn(ctx, build, move |actor, built, ctx| {
-            let result = built.map(|(graph, attempts)| {
+        let resolution = spawn(ctx, build, move |actor, built, ctx| {
+            actor.resolving.remove(&id);
+            let result = built.map(|(mut graph, attempts)| {
                 tracing::debug!(
                     topology = id.0,
                     attempts = attempts.len(),
                     "topology resolved"
                 );
                 let full = Box::new(graph.topology.clone());
-                actor.listen(&graph, ctx);
+                listen(id, &mut graph, ctx);
+                actor.release(id, ctx);
                 actor.graphs.insert(id, graph);
                 full
             });
-            actor.report(
-                Report::TopologyResolved {
-                    topology: id,
-                    result,
-                },
-                ctx,
-            );
+            let report = Report::TopologyResolved {
+                topology: id,
+                result,
+            };
+            actor.report(report, ctx);
         });
+        self.resolving.insert(id, resolution);
     }
 
     fn start_sources(
         &mut self,
-        sources: &[NodeId],
+        nodes: &[NodeId],
         position: Option<MediaTime>,
         epoch: Epoch,
         ctx: &mut Context<Self>,
     ) {
-        for source in self.sources(sources) {
+        for (node, source) in self.sources(nodes) {
             let start = StartSource {
-                selected: source.streams.iter().map(|(_, stream)| *stream).collect(),
+                selected: source.machine.selected(),
                 position,
                 epoch,
             };
-            spawn(
-                ctx,
-                source.object.control.send(start),
-                move |actor, outcome, ctx| {
-                    if let Err(error) = outcome {
-                        let failed =
-                            Event::of_node(EventKind::SourceStarted { position }, source.node)
-                                .failed(error);
-                        return actor.raise(failed, epoch, ctx);
-                    }
-                    for (node, stream) in &source.streams {
-                        let kind = if actor.known_streams.insert(*node) {
-                            EventKind::NewStream
-                        } else {
-                            EventKind::UpdatedStream
-                        };
-                        actor.raise(Event::of_stream(kind, *node, stream.0), epoch, ctx);
-                    }
-                    actor.raise(
-                        Event::of_node(EventKind::SourceStarted { position }, source.node),
-                        epoch,
-                        ctx,
-                    );
-                    for (node, stream) in &source.streams {
-                        actor.raise(
-                            Event::of_stream(
-                                EventKind::StreamStarted { position },
-                                *node,
-                                stream.0,
-                            ),
-                            epoch,
-                            ctx,
-                        );
-                    }
-                },
-            );
+            let call = source.object.control.send(start);
+            let kind = EventKind::SourceStarted { position };
+            let topology = self.active;
+            spawn(ctx, call, move |actor, outcome, ctx| {
+                let says = |source: &mut SourceMachine| source.started(position, outcome);
+                actor.source_says(topology, node, kind, says, epoch, ctx);
+            });
         }
     }
 
-    /// Raises what a source and its streams have to say about the answer of a request.
-    fn source_answers<M: Remote<Reply = ()>>(
+    /// Sends a request to sources, and raises what their machines say of its success.
+    fn tell_sources<M>(
         &mut self,
-        source: SourceNode,
-        call: Call<M>,
-        whole: EventKind,
-        stream_kind: EventKind,
+        nodes: &[NodeId],
+        message: M,
+        kind: EventKind,
+        says: fn(&mut SourceMachine) -> Result<Vec<Event>>,
+        epoch: Epoch,
+        ctx: &mut Context<Self>,
+    ) where
+        M: Remote<Reply = ()> + Clone,
+        SourceControl: Has<M>,
+    {
+        for (node, source) in self.sources(nodes) {
+            let call = source.object.control.send(message.clone());
+            let (topology, kind) = (self.active, kind.clone());
+            spawn(ctx, call, move |actor, outcome, ctx| {
+                let says = |source: &mut SourceMachine| {
+                    says(source).and_then(|events| outcome.map(|()| events))
+                };
+                actor.source_says(topology, node, kind, says, epoch, ctx);
+            });
+        }
+    }
+
+    /// Raises what a source has to say; where it has failed, one event of this kind says so.
+    pub(super) fn source_says(
+        &mut self,
+        topology: Option<TopologyId>,
+        node: NodeId,
+        kind: EventKind,
+        says: impl FnOnce(&mut SourceMachine) -> Result<Vec<Event>>,
         epoch: Epoch,
         ctx: &mut Context<Self>,
     ) {
-        spawn(ctx, call, move |actor, outcome, ctx| {
-            let failed = outcome.is_err();
-            actor.raise(
-                Event::of_node(whole, source.node).with_status(outcome),
-                epoch,
-                ctx,
-            );
-            if failed {
-                return;
-            }
-            for (node, stream) in &source.streams {
-                actor.raise(
-                    Event::of_stream(stream_kind.clone(), *node, stream.0),
-                    epoch,
-                    ctx,
-                );
-            }
-        });
+        if topology != self.active {
+            return;
+        }
+        let graph = topology.and_then(|topology| self.graphs.get_mut(&topology));
+        let Some(source) =
+            graph.and_then(|graph| graph.sources.iter_mut().find(|s| s.node == node))
+        else {
+            return;
+        };
+        let events = says(&mut source.machine)
+            .unwrap_or_else(|error| vec![Event::of_node(kind, node).failed(error)]);
+        for event in events {
+            self.raise(event, epoch, ctx);
+        }
     }
 
     fn flush(&mut self, nodes: &[NodeId], epoch: Epoch, ctx: &mut Context<Self>) {
@@ -294,15 +291,12 @@ impl MediaSessionActor {
         self.report(Report::Raised { event, epoch }, ctx);
     }
 
-    fn sources(&self, nodes: &[NodeId]) -> Vec<SourceNode> {
-        let sources = self
-            .graph()
-            .map(|graph: &Graph| graph.sources.as_slice())
-            .unwrap_or_default();
+    fn sources(&self, nodes: &[NodeId]) -> Vec<(NodeId, &SourceNode)> {
+        let sources = self.graph().map(|graph| graph.sources.as_slice());
+        let sources = sources.unwrap_or_default().iter();
         sources
-            .iter()
             .filter(|source| nodes.contains(&source.node))
-            .cloned()
+            .map(|source| (source.node, source))
             .collect()
     }
 

@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use actix::SpawnHandle;
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, try_join_all};
 use portcullis_engine::component::Role;
 use portcullis_engine::loader::{self, Attempt, Negotiate};
+use portcullis_engine::source::SourceMachine;
 use portcullis_engine::topology::{NodeId, NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis_engine::{Error, ErrorKind, MediaType, PresentationDescriptor, Result, StreamId};
 use serde::{Deserialize, Serialize};
@@ -51,14 +53,17 @@ pub(super) struct Graph {
     pub(super) sources: Vec<SourceNode>,
     pub(super) transforms: Vec<(NodeId, TransformObject)>,
     pub(super) sinks: Vec<SinkNode>,
+    /// What listens to the nodes; ended with the graph.
+    pub(super) listeners: Vec<SpawnHandle>,
 }
 
 /// One source; the node is the first of its streams' nodes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct SourceNode {
     pub(super) node: NodeId,
     pub(super) object: SourceObject,
     pub(super) streams: Vec<(NodeId, StreamId)>,
+    pub(super) machine: SourceMachine,
 }
 
 /// One sink; the node is the first of its streams' nodes.
@@ -104,6 +109,7 @@ pub(super) async fn build(
         sources.push(SourceNode {
             node: group.node,
             object,
+            machine: SourceMachine::new(&group),
             streams: group.streams,
         });
     }
@@ -145,6 +151,7 @@ pub(super) async fn build(
         sources,
         transforms,
         sinks,
+        listeners: Vec::new(),
     };
     graph.connect(with.read_ahead).await?;
     Ok((graph, resolved.attempts))

@@ -1,88 +1,96 @@
 //! Listens to the nodes of a topology and reports to the session machine.
 
-use actix::Context;
+use actix::fut::{ActorStreamExt, wrap_stream};
+use actix::{AsyncContext, Context, SpawnHandle};
 use portcullis_engine::event::{Event, EventKind};
 use portcullis_engine::session::{Epoch, Report};
-use portcullis_engine::topology::NodeId;
-use portcullis_engine::{Error, Result};
+use portcullis_engine::source::SourceMachine;
+use portcullis_engine::topology::{NodeId, TopologyId};
+use portcullis_engine::{Error, StreamId};
 
-use super::graph::{Graph, SinkNode, SourceNode};
-use super::{MediaSessionActor, spawn};
-use crate::bridge::{Call, Handle, Has, Interface};
+use super::MediaSessionActor;
+use super::graph::Graph;
+use crate::bridge::{Handle, Has, Interface};
 use crate::pipeline::events::{NextNodeEvents, NodeEvent};
 
-/// Which node an event comes from.
+/// A node that is listened to.
 #[derive(Clone, Debug)]
-enum Speaker {
-    Source(SourceNode),
-    Transform(NodeId),
-    Sink(SinkNode),
+struct Speaker {
+    topology: TopologyId,
+    node: NodeId,
+    role: Role,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    Source(Vec<(NodeId, StreamId)>),
+    Transform,
+    Sink(Vec<(NodeId, u32)>),
+}
+
+/// Listens to every node of a graph, as long as the graph is there.
+pub(super) fn listen(
+    topology: TopologyId,
+    graph: &mut Graph,
+    ctx: &mut Context<MediaSessionActor>,
+) {
+    let speaker = |node, role| Speaker {
+        topology,
+        node,
+        role,
+    };
+    let mut listeners = Vec::new();
+    for source in &graph.sources {
+        let speaker = speaker(source.node, Role::Source(source.streams.clone()));
+        listeners.push(listen_to(source.object.control.clone(), speaker, ctx));
+    }
+    for (node, transform) in &graph.transforms {
+        let speaker = speaker(*node, Role::Transform);
+        listeners.push(listen_to(transform.control.clone(), speaker, ctx));
+    }
+    for sink in &graph.sinks {
+        let speaker = speaker(sink.node, Role::Sink(sink.streams.clone()));
+        listeners.push(listen_to(sink.object.control.clone(), speaker, ctx));
+    }
+    graph.listeners = listeners;
+}
+
+fn listen_to<I>(
+    node: Handle<I>,
+    speaker: Speaker,
+    ctx: &mut Context<MediaSessionActor>,
+) -> SpawnHandle
+where
+    I: Interface + Has<NextNodeEvents>,
+{
+    let events = futures::stream::unfold(Some(node), |node| async move {
+        let node = node?;
+        let events = node.send(NextNodeEvents).await;
+        // One that does not answer any more is asked no more.
+        let next = events.is_ok().then_some(node);
+        Some((events, next))
+    });
+    let listener = wrap_stream::<_, MediaSessionActor>(Box::pin(events)).map(
+        move |events, actor: &mut MediaSessionActor, ctx: &mut Context<MediaSessionActor>| {
+            match events {
+                Ok(events) => {
+                    for (epoch, event) in events {
+                        actor.heard(&speaker, event, epoch, ctx);
+                    }
+                }
+                Err(error) => {
+                    let (node, error) = (speaker.node, actor.named(error, &speaker));
+                    if actor.active == Some(speaker.topology) {
+                        actor.report(Report::NodeLost { node, error }, ctx);
+                    }
+                }
+            }
+        },
+    );
+    ctx.spawn(listener.finish())
 }
 
 impl MediaSessionActor {
-    /// Listens to every node of a graph, as long as the graph is there.
-    pub(super) fn listen(&mut self, graph: &Graph, ctx: &mut Context<Self>) {
-        for source in &graph.sources {
-            self.listen_to(
-                source.object.control.clone(),
-                Speaker::Source(source.clone()),
-                ctx,
-            );
-        }
-        for (node, transform) in &graph.transforms {
-            self.listen_to(transform.control.clone(), Speaker::Transform(*node), ctx);
-        }
-        for sink in &graph.sinks {
-            self.listen_to(
-                sink.object.control.clone(),
-                Speaker::Sink(sink.clone()),
-                ctx,
-            );
-        }
-    }
-
-    fn listen_to<I: Interface + Has<NextNodeEvents>>(
-        &mut self,
-        node: Handle<I>,
-        speaker: Speaker,
-        ctx: &mut Context<Self>,
-    ) {
-        let next: Call<NextNodeEvents> = node.send(NextNodeEvents);
-        spawn(
-            ctx,
-            next,
-            move |actor, events: Result<Vec<(Epoch, NodeEvent)>>, ctx| {
-                if !actor.is_listened_to(&speaker) {
-                    return;
-                }
-                match events {
-                    Ok(events) => {
-                        for (epoch, event) in events {
-                            actor.heard(&speaker, event, epoch, ctx);
-                        }
-                        actor.listen_to(node, speaker, ctx);
-                    }
-                    Err(error) => actor.silent(&speaker, error, ctx),
-                }
-            },
-        );
-    }
-
-    /// Whether the speaker's topology has not been released.
-    fn is_listened_to(&self, speaker: &Speaker) -> bool {
-        self.graphs.values().any(|graph| match speaker {
-            Speaker::Source(source) => graph
-                .sources
-                .iter()
-                .any(|s| s.object.control == source.object.control),
-            Speaker::Transform(node) => graph.transforms.iter().any(|(id, _)| id == node),
-            Speaker::Sink(sink) => graph
-                .sinks
-                .iter()
-                .any(|s| s.object.control == sink.object.control),
-        })
-    }
-
     fn heard(
         &mut self,
         speaker: &Speaker,
@@ -90,39 +98,41 @@ impl MediaSessionActor {
         epoch: Epoch,
         ctx: &mut Context<Self>,
     ) {
-        let event = match (event, speaker) {
-            (NodeEvent::EndOfStream(stream), Speaker::Source(source)) => {
-                let Some((node, _)) = source.streams.iter().find(|(_, id)| *id == stream) else {
-                    return;
-                };
-                Event::of_stream(EventKind::EndOfStream, *node, stream.0)
+        // The session's machine knows the nodes of the topology that is played; another one has nothing to say yet.
+        if self.active != Some(speaker.topology) {
+            return;
+        }
+        let node = speaker.node;
+        let event = match (event, &speaker.role) {
+            (NodeEvent::EndOfStream(stream), Role::Source(streams)) => {
+                let nodes = streams.iter().filter(|(_, id)| *id == stream);
+                for node in nodes.map(|(node, _)| *node) {
+                    let says = |source: &mut SourceMachine| source.stream_ended(node);
+                    let (topology, kind) = (Some(speaker.topology), EventKind::Error);
+                    self.source_says(topology, speaker.node, kind, says, epoch, ctx);
+                }
+                return;
             }
-            (NodeEvent::EndOfPresentation, Speaker::Source(source)) => {
-                Event::of_node(EventKind::EndOfPresentation, source.node)
-            }
-            (NodeEvent::StreamRendered(stream), Speaker::Sink(sink)) => {
-                let Some((node, _)) = sink.streams.iter().find(|(_, id)| *id == stream) else {
+            (NodeEvent::StreamRendered(stream), Role::Sink(streams)) => {
+                let Some((node, _)) = streams.iter().find(|(_, id)| *id == stream) else {
                     return;
                 };
                 Event::of_stream(EventKind::StreamSinkMarker, *node, stream)
             }
-            (NodeEvent::FormatChanged(stream, media_type), Speaker::Sink(sink)) => {
-                let Some((node, _)) = sink.streams.iter().find(|(_, id)| *id == stream) else {
+            (NodeEvent::FormatChanged(stream, media_type), Role::Sink(streams)) => {
+                let Some((node, _)) = streams.iter().find(|(_, id)| *id == stream) else {
                     return;
                 };
-                Event::of_stream(
-                    EventKind::StreamSinkFormatChanged { media_type },
-                    *node,
-                    stream,
-                )
+                let kind = EventKind::StreamSinkFormatChanged { media_type };
+                Event::of_stream(kind, *node, stream)
             }
             (NodeEvent::Fault(error), _) => {
                 let error = self.named(error, speaker);
-                Event::of_node(EventKind::NonFatalError, speaker.node()).failed(error)
+                Event::of_node(EventKind::NonFatalError, node).failed(error)
             }
             (NodeEvent::Failed(error), _) => {
                 let error = self.named(error, speaker);
-                Event::of_node(EventKind::Error, speaker.node()).failed(error)
+                Event::of_node(EventKind::Error, node).failed(error)
             }
             // What its kind of node does not say.
             _ => return,
@@ -130,32 +140,15 @@ impl MediaSessionActor {
         self.raise(event, epoch, ctx);
     }
 
-    /// A node answers no more.
-    fn silent(&mut self, speaker: &Speaker, error: Error, ctx: &mut Context<Self>) {
-        let error = self.named(error, speaker);
-        let node = speaker.node();
-        self.report(Report::NodeLost { node, error }, ctx);
-    }
-
     /// The error with the name of the node that it comes from.
     fn named(&self, error: Error, speaker: &Speaker) -> Error {
-        let id = speaker.node();
+        let id = speaker.node;
         let node = self
             .graphs
-            .values()
-            .find_map(|graph| graph.topology.node(id))
+            .get(&speaker.topology)
+            .and_then(|graph| graph.topology.node(id))
             .and_then(|node| node.kind.object())
             .map_or_else(|| id.to_string(), |object| format!("{id} {object}"));
         error.at_node(node)
-    }
-}
-
-impl Speaker {
-    fn node(&self) -> NodeId {
-        match self {
-            Self::Source(source) => source.node,
-            Self::Transform(node) => *node,
-            Self::Sink(sink) => sink.node,
-        }
     }
 }

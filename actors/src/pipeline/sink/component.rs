@@ -65,6 +65,10 @@ impl Renderer for ComponentRenderer {
         self.worker.call(move |sink| sink.end_of_stream(stream))
     }
 
+    fn fail(&mut self, _: u32, _: Error) -> LocalBoxFuture<'static, Result<()>> {
+        std::future::ready(Ok(())).boxed_local()
+    }
+
     fn finalize(&mut self) -> LocalBoxFuture<'static, Result<()>> {
         self.worker.call(|sink| sink.finalize())
     }

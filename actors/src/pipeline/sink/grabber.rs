@@ -1,5 +1,8 @@
 //! Hands samples to the application: the sink of readers, in the application's process wherever the session runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_engine::{Error, MediaType, Result, Sample};
@@ -50,25 +53,48 @@ pub struct GrabbedItem {
 pub(crate) struct SampleGrabber {
     items: mpsc::Sender<GrabbedItem>,
     epoch: Epoch,
+    /// The same, for whoever takes the items: what is older than it is stale.
+    current: Arc<AtomicU64>,
     accept: Accept,
+}
+
+/// A grabber, as the application holds it.
+#[derive(Debug)]
+pub(crate) struct Grabber {
+    /// The sink.
+    pub(crate) sink: SinkObject,
+    /// What it grabs.
+    pub(crate) items: mpsc::Receiver<GrabbedItem>,
+    /// The flow that it is in.
+    pub(crate) epoch: Arc<AtomicU64>,
 }
 
 impl SampleGrabber {
     /// Starts a grabber on this arbiter; what it grabs comes out of the receiver.
+    #[allow(dead_code)]
     pub(crate) fn create(
         ahead: ReadAhead,
         accept: Accept,
     ) -> (SinkObject, mpsc::Receiver<GrabbedItem>) {
-        let (items, receiver) = mpsc::channel(WAITING);
+        let Grabber { sink, items, .. } = Self::start(ahead, accept);
+        (sink, items)
+    }
+
+    /// Starts a grabber on this arbiter.
+    pub(crate) fn start(ahead: ReadAhead, accept: Accept) -> Grabber {
+        let (sender, items) = mpsc::channel(WAITING);
+        let epoch = Arc::new(AtomicU64::new(0));
         let grabber = Self {
-            items,
+            items: sender,
             epoch: Epoch::default(),
+            current: Arc::clone(&epoch),
             accept,
         };
-        (
-            SinkActor::create(grabber, ahead, system_time::now),
-            receiver,
-        )
+        Grabber {
+            sink: SinkActor::create(grabber, ahead, system_time::now),
+            items,
+            epoch,
+        }
     }
 
     fn hand_over(&self, stream: u32, what: Vec<Grabbed>) -> LocalBoxFuture<'static, Result<()>> {
@@ -123,13 +149,8 @@ impl Renderer for SampleGrabber {
         self.hand_over(stream, vec![Grabbed::End])
     }
 
-    fn fail(&mut self, streams: Vec<u32>, error: Error) {
-        for stream in streams {
-            // The application may have gone.
-            actix_rt::spawn(
-                self.hand_over(stream, vec![Grabbed::Fault(error.clone()), Grabbed::End]),
-            );
-        }
+    fn fail(&mut self, stream: u32, error: Error) -> LocalBoxFuture<'static, Result<()>> {
+        self.hand_over(stream, vec![Grabbed::Fault(error), Grabbed::End])
     }
 
     fn finalize(&mut self) -> LocalBoxFuture<'static, Result<()>> {
@@ -138,6 +159,7 @@ impl Renderer for SampleGrabber {
 
     fn flush(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+        self.current.store(epoch.0, Ordering::Release);
     }
 
     fn is_rateless(&self) -> bool {

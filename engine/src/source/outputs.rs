@@ -1,0 +1,375 @@
+//! What a source delivers: a port for each of its streams, all filled by one reader.
+//!
+//! Whoever runs the source tells this what is asked, started and read; it says how much is to be read next and what is to
+//! be answered. A stream that nobody takes from is held back, up to a limit, while another goes on.
+
+use std::collections::BTreeMap;
+
+use super::SourceState;
+use crate::credit::{Answer, Credit, FlowItem, OutputPort};
+use crate::error::{Error, ErrorKind, Result};
+use crate::media::{MediaTime, Sample};
+use crate::presentation::StreamId;
+use crate::session::Epoch;
+
+/// What holding one item costs beyond its payload.
+const ITEM_COST: u64 = 256;
+
+/// What one turn of the reader brought.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Samples, in order.
+    pub samples: Vec<(StreamId, Sample)>,
+    /// What ended the turn, if the reader could not go on.
+    pub error: Option<Error>,
+    /// Whether there is nothing more to read.
+    pub is_last: bool,
+}
+
+/// What a start means for the source itself.
+#[derive(Debug, PartialEq)]
+pub enum Start<R> {
+    /// Nothing: it goes on.
+    GoOn,
+    /// It is to be started, and these requests are answered.
+    Restart(Vec<Answer<R>>),
+}
+
+/// The outputs of one source. `R` is whatever answers a request.
+#[derive(Debug)]
+pub struct SourceOutputs<R> {
+    state: SourceState,
+    epoch: Epoch,
+    ports: BTreeMap<StreamId, OutputPort<R>>,
+    is_read: bool,
+    max_held: u64,
+}
+
+impl<R> SourceOutputs<R> {
+    /// The outputs of a stopped source that holds at most `max_held` bytes of one stream back.
+    pub fn new(max_held: u64) -> Self {
+        Self {
+            state: SourceState::Stopped,
+            epoch: Epoch::default(),
+            ports: BTreeMap::new(),
+            is_read: false,
+            max_held,
+        }
+    }
+
+    /// What the source does.
+    pub fn state(&self) -> SourceState {
+        self.state
+    }
+
+    /// The present flow.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Refuses everything after a shutdown.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn need_open(&self) -> Result<()> {
+        match self.state {
+            SourceState::ShutDown => Err(shutdown()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts at a position, or goes on. A flow that comes before the present one is of another session: those who asked in
+    /// the present one are gone.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn start(
+        &mut self,
+        selected: &[StreamId],
+        position: Option<MediaTime>,
+        epoch: Epoch,
+    ) -> Result<Start<R>> {
+        self.need_open()?;
+        if epoch < self.epoch {
+            self.ports.clear();
+        }
+        let goes_on = position.is_none()
+            && epoch == self.epoch
+            && matches!(self.state, SourceState::Paused | SourceState::Started);
+        self.state = SourceState::Started;
+        if goes_on {
+            return Ok(Start::GoOn);
+        }
+        self.epoch = epoch;
+        self.is_read = false;
+        self.ports.retain(|stream, _| selected.contains(stream));
+        let mut stale = Vec::new();
+        for stream in selected {
+            let port = self.ports.entry(*stream).or_default();
+            stale.extend(port.flush(epoch));
+            port.clear();
+        }
+        Ok(Start::Restart(stale))
+    }
+
+    /// The source could not start.
+    pub fn start_failed(&mut self, epoch: Epoch) {
+        if epoch == self.epoch && self.state != SourceState::ShutDown {
+            self.state = SourceState::Stopped;
+        }
+    }
+
+    /// Pauses: requests wait.
+    ///
+    /// # Errors
+    /// `Shutdown`; `InvalidStateTransition` unless it is started.
+    pub fn pause(&mut self) -> Result<()> {
+        self.need_open()?;
+        if self.state != SourceState::Started {
+            let what = "only a started source can pause";
+            return Err(ErrorKind::InvalidStateTransition(what.into()).into());
+        }
+        self.state = SourceState::Paused;
+        Ok(())
+    }
+
+    /// Stops: requests wait, what was read is forgotten.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn stop(&mut self) -> Result<()> {
+        self.need_open()?;
+        self.state = SourceState::Stopped;
+        self.ports.values_mut().for_each(OutputPort::clear);
+        Ok(())
+    }
+
+    /// Ends for good: what waits is answered with the reason.
+    ///
+    /// # Errors
+    /// `Shutdown`.
+    pub fn shut_down(&mut self) -> Result<()> {
+        self.need_open()?;
+        self.state = SourceState::ShutDown;
+        self.end(Some(&shutdown()));
+        Ok(())
+    }
+
+    /// Takes a request for samples of a stream. Call [`SourceOutputs::answers`] after it.
+    ///
+    /// # Errors
+    /// Gives the reply back: `Shutdown`, or `InvalidRequest` for a stream that is not selected or has too many requests.
+    pub fn request(
+        &mut self,
+        stream: StreamId,
+        credit: Credit,
+        reply: R,
+    ) -> Result<Option<Answer<R>>, (R, Error)> {
+        if let Err(error) = self.need_open() {
+            return Err((reply, error));
+        }
+        let is_started = self.state == SourceState::Started;
+        let Some(port) = self.ports.get_mut(&stream) else {
+            let error = Error::invalid_request(format!("stream {stream} is not selected"));
+            return Err((reply, error));
+        };
+        match is_started {
+            true => port.request(credit, reply),
+            false => port.request_later(credit, reply),
+        }
+    }
+
+    /// Forgets the requests of those who do not wait any more.
+    pub fn forget(&mut self, has_gone: impl Fn(&R) -> bool) {
+        for port in self.ports.values_mut() {
+            port.forget(&has_gone);
+        }
+    }
+
+    /// How many samples to read next, if any.
+    pub fn wanted(&self) -> Option<usize> {
+        if self.is_read || self.state != SourceState::Started {
+            return None;
+        }
+        let wanted = self.ports.values().map(OutputPort::wanted).max()?;
+        (wanted > 0).then_some(wanted)
+    }
+
+    /// Takes what was read in a flow. Samples of streams that are not selected are left out, and so is everything that
+    /// comes after a stop.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where a stream that nobody takes from has more than may be held back; all streams end then.
+    pub fn take(&mut self, reading: Reading, epoch: Epoch) -> Result<()> {
+        let is_wanted = matches!(self.state, SourceState::Started | SourceState::Paused);
+        if epoch != self.epoch || !is_wanted || self.is_read {
+            return Ok(());
+        }
+        for (stream, sample) in reading.samples {
+            if let Some(port) = self.ports.get_mut(&stream) {
+                port.push(FlowItem::Sample(sample));
+            }
+        }
+        if let Some(error) = &reading.error {
+            for port in self.ports.values_mut() {
+                port.push(FlowItem::Error(error.clone()));
+            }
+        }
+        if reading.is_last {
+            self.end(None);
+            return Ok(());
+        }
+        let held = self.ports.values().map(|port| {
+            let items = ITEM_COST.saturating_mul(port.len() as u64);
+            port.bytes().saturating_add(items)
+        });
+        let held = held.max().unwrap_or(0);
+        if held > self.max_held {
+            let error = Error::limit("interleave bytes", self.max_held, held);
+            self.end(Some(&error));
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// What can be answered now.
+    pub fn answers(&mut self) -> Vec<(StreamId, Answer<R>)> {
+        let mut answers = Vec::new();
+        if matches!(self.state, SourceState::Started | SourceState::ShutDown) {
+            for (stream, port) in &mut self.ports {
+                while let Some(answer) = port.answer() {
+                    answers.push((*stream, answer));
+                }
+            }
+        }
+        answers
+    }
+
+    /// Takes the items of an answer back that nobody heard.
+    pub fn unheard(&mut self, stream: StreamId, items: Vec<FlowItem>, epoch: Epoch) {
+        if let Some(port) = self.ports.get_mut(&stream) {
+            port.unheard(items, epoch);
+        }
+    }
+
+    fn end(&mut self, error: Option<&Error>) {
+        self.is_read = true;
+        for port in self.ports.values_mut().filter(|port| !port.has_ended()) {
+            if let Some(error) = error {
+                port.push(FlowItem::Error(error.clone()));
+            }
+            port.push(FlowItem::End);
+        }
+    }
+}
+
+fn shutdown() -> Error {
+    Error::new(ErrorKind::Shutdown {
+        what: "the source".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: StreamId = StreamId(0);
+    const B: StreamId = StreamId(1);
+
+    fn credit(epoch: u64) -> Credit {
+        Credit {
+            max_samples: 2,
+            max_bytes: u64::MAX,
+            epoch: Epoch(epoch),
+        }
+    }
+
+    fn reading(samples: &[(StreamId, usize)], is_last: bool) -> Reading {
+        let sample = |len| Sample::new(MediaTime::ZERO, MediaTime::ZERO, vec![0; len]);
+        Reading {
+            samples: samples
+                .iter()
+                .map(|(id, len)| (*id, sample(*len)))
+                .collect(),
+            error: None,
+            is_last,
+        }
+    }
+
+    fn started() -> SourceOutputs<u32> {
+        let mut outputs = SourceOutputs::new(10_000);
+        let start = outputs.start(&[A, B], None, Epoch(1)).expect("is open");
+        assert_eq!(start, Start::Restart(Vec::new()));
+        outputs
+    }
+
+    fn ask(outputs: &mut SourceOutputs<u32>, stream: StreamId, epoch: u64, reply: u32) {
+        let answer = outputs.request(stream, credit(epoch), reply);
+        assert_eq!(answer.expect("few wait"), None);
+    }
+
+    #[test]
+    fn reads_what_is_asked_and_holds_back_what_is_not() {
+        let mut outputs = started();
+        assert_eq!(outputs.wanted(), None);
+        ask(&mut outputs, A, 1, 7);
+        assert_eq!(outputs.wanted(), Some(2));
+        let read = reading(&[(B, 10), (A, 10), (B, 10)], false);
+        outputs.take(read, Epoch(1)).expect("little is held");
+        let answers = outputs.answers();
+        assert_eq!((answers.len(), answers[0].0, answers[0].1.reply), (1, A, 7));
+        let answer = outputs.request(B, credit(1), 8).expect("few wait");
+        assert_eq!(answer.expect("is held").items.len(), 2);
+        let error = outputs.take(reading(&[(B, 20_000)], false), Epoch(1));
+        let kind = error.expect_err("too much").kind().clone();
+        assert!(matches!(kind, ErrorKind::LimitExceeded { .. }));
+        let answer = outputs.request(A, credit(1), 9).expect("few wait");
+        let items = answer.expect("the end").items;
+        assert!(matches!(items[..], [FlowItem::Error(_), FlowItem::End]));
+        assert_eq!(outputs.wanted(), None);
+    }
+
+    #[test]
+    fn paused_it_holds_requests_and_stopped_it_forgets() {
+        let mut outputs = started();
+        outputs.pause().expect("is started");
+        assert!(outputs.pause().is_err());
+        ask(&mut outputs, A, 1, 1);
+        assert_eq!(outputs.wanted(), None);
+        // A job of the reader that was under way.
+        outputs
+            .take(reading(&[(A, 1)], false), Epoch(1))
+            .expect("little");
+        assert!(outputs.answers().is_empty());
+        ask(&mut outputs, A, 1, 2);
+        let start = outputs.start(&[A, B], None, Epoch(1)).expect("is open");
+        assert_eq!(start, Start::GoOn);
+        assert_eq!(outputs.answers()[0].1.reply, 1);
+        outputs.stop().expect("is open");
+        outputs
+            .take(reading(&[(A, 1)], true), Epoch(1))
+            .expect("is left out");
+        let Start::Restart(stale) = outputs.start(&[A], None, Epoch(2)).expect("is open") else {
+            panic!("another flow");
+        };
+        assert_eq!((stale[0].reply, stale[0].items.len()), (2, 0));
+        assert!(outputs.answers().is_empty());
+        assert!(outputs.request(B, credit(2), 3).is_err(), "not selected");
+        // Another session.
+        outputs.start(&[A], None, Epoch(1)).expect("is open");
+        ask(&mut outputs, A, 1, 4);
+        assert_eq!(outputs.wanted(), Some(2));
+    }
+
+    #[test]
+    fn a_shutdown_answers_what_waits_and_refuses_the_rest() {
+        let mut outputs = started();
+        ask(&mut outputs, A, 1, 1);
+        outputs.shut_down().expect("the first");
+        let answers = outputs.answers();
+        let items = &answers[0].1.items;
+        assert!(matches!(items[..], [FlowItem::Error(_), FlowItem::End]));
+        assert!(outputs.request(A, credit(1), 2).is_err());
+        assert!(outputs.shut_down().is_err() && outputs.stop().is_err());
+    }
+}
