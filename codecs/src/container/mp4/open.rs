@@ -1,5 +1,7 @@
 //! Opening: finds the movie box and makes the presentation from it.
 
+use std::collections::VecDeque;
+
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
     ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaTime, MediaType,
@@ -9,7 +11,7 @@ use portcullis_engine::{
 use super::codec;
 use super::data::name;
 use super::edits::{Timeline, fragment_shift, rescale};
-use super::fragment::{TrackState, frame_rate};
+use super::fragment::{Run, TrackState, frame_rate};
 use super::metadata::{Gapless, Metadata};
 use super::movie::{Movie, Track};
 use super::source::Mp4Source;
@@ -252,6 +254,7 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         timeline,
         decode_shift: tables.decode_shift(),
         fragment_shift,
+        composition_delay: 0,
         delay,
         pcm: unit.filter(|_| codec::pcm_bytes(subtype).is_some()),
         packet_duration: (codec::has_fixed_packets(subtype)
@@ -274,8 +277,15 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
     } else {
         source.next_fragment()?
     };
-    for (stream, descriptor) in source.streams.iter().zip(&mut source.presentation.streams) {
+    for (stream, descriptor) in source
+        .streams
+        .iter_mut()
+        .zip(&mut source.presentation.streams)
+    {
         let track = &source.fragments[descriptor.id.0 as usize];
+        if stream.major == MajorType::Video {
+            stream.composition_delay = composition_delay(&track.runs);
+        }
         if stream.major == MajorType::Video
             && let Some(rate) = track
                 .runs
@@ -358,4 +368,19 @@ fn add_metadata(source: &mut Mp4Source, metadata: Metadata) {
         }
         source.add_picture(descriptor, sample);
     }
+}
+
+/// The most negative composition offset of the runs that were read, as a positive number.
+fn composition_delay(runs: &VecDeque<Run>) -> i64 {
+    runs.iter()
+        .flat_map(|run| {
+            let mut run = run.clone();
+            std::iter::from_fn(move || run.next())
+        })
+        .map(|entry| entry.dts.saturating_sub(entry.cts))
+        // An offset of more than 2^28 units is a damaged entry, not reordering.
+        .filter(|delay| *delay < 1 << 28)
+        .max()
+        .unwrap_or(0)
+        .max(0)
 }

@@ -167,7 +167,10 @@ impl Mp4Source {
             .streams
             .iter()
             .map(|stream| {
-                let (shift, _) = stream.fragment_shift;
+                let shift = stream
+                    .fragment_shift
+                    .0
+                    .saturating_add(stream.composition_delay);
                 stream.time_base.to_units(position).saturating_sub(shift)
             })
             .collect();

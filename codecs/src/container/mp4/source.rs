@@ -82,7 +82,11 @@ impl Mp4Source {
             .map(|(stream, track)| {
                 stream.first_of_tables().or_else(|| {
                     let first = track.runs.front()?.clone().next()?;
-                    Some(first.cts.saturating_add(stream.fragment_shift.0))
+                    let shift = stream
+                        .fragment_shift
+                        .0
+                        .saturating_add(stream.composition_delay);
+                    Some(first.cts.saturating_add(shift))
                 })
             })
             .collect()

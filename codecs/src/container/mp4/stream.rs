@@ -22,6 +22,9 @@ pub(super) struct Stream {
     pub(super) decode_shift: i64,
     /// Shift and beginning of the media of what is in fragments.
     pub(super) fragment_shift: (i64, i64),
+    /// How much later pictures of fragments are shown than the file says: as FFmpeg has it, by the most negative composition
+    /// offset of the first fragment, so that none is shown before it is decoded.
+    pub(super) composition_delay: i64,
     /// Sound before this media time is the encoder's run-up: it is trimmed, but nothing is moved.
     pub(super) delay: i64,
     /// Set for PCM, which is trimmed by cutting.
@@ -168,7 +171,10 @@ impl Stream {
                 offset: entry.offset,
                 size: entry.size,
                 dts: entry.dts.saturating_add(shift),
-                pts: entry.cts.saturating_add(shift),
+                pts: entry
+                    .cts
+                    .saturating_add(shift)
+                    .saturating_add(self.composition_delay),
                 duration: entry.duration,
                 key: entry.key,
                 preroll: false,
