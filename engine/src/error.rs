@@ -549,10 +549,12 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = &self.0.place;
-        if let Some(input) = &place.input {
+        let kind = self.0.kind.to_string();
+        // What could not be opened is named already.
+        if let Some(input) = place.input.as_ref().filter(|input| !kind.starts_with(*input)) {
             write!(out, "{input}: ")?;
         }
-        write!(out, "{}", self.0.kind)?;
+        out.write_str(&kind)?;
         match (&place.node, place.process) {
             (Some(node), Some(pid)) => write!(out, " (node {node}, process {pid})")?,
             (Some(node), None) => write!(out, " (node {node})")?,

@@ -1,8 +1,10 @@
 //! What a source offers: its streams and what is known of them.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use crate::media::{Attributes, MajorType, MediaTime, MediaType, TimeBase};
+use crate::media::{Attributes, MajorType, MediaTime, MediaType, TimeBase, Value};
 
 /// A stream within its presentation. Values are dense: the position in the list of streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +53,14 @@ impl StreamDescriptor {
             sample_count: None,
             language: None,
             attributes: Attributes::new(),
+        }
+    }
+
+    /// The scheme by which a protected stream is encrypted, such as `cenc`; `unknown scheme` where the container does not say.
+    pub fn protection_scheme(&self) -> Cow<'static, str> {
+        match self.attributes.named("protection_scheme") {
+            Some(Value::Text(scheme)) => scheme.clone(),
+            _ => "unknown scheme".into(),
         }
     }
 

@@ -130,9 +130,14 @@ impl Decode {
         let selector = self.stream.unwrap_or(first);
         let file = self.file.display();
         let Some(stream) = selector.find(presentation) else {
-            return Err(Failure::usage(format!(
-                "{file}: there is no stream {selector}"
-            )));
+            return Err(match (self.stream, selector) {
+                (Some(_), _) => Failure::usage(format!("{file}: there is no stream {selector}")),
+                (None, StreamSelector::Video(_)) => {
+                    Failure::Content(format!("{file}: it has no pictures"))
+                }
+                (None, _) if kind.is_some() => Failure::Content(format!("{file}: it has no sound")),
+                (None, _) => Failure::Content(format!("{file}: it has neither pictures nor sound")),
+            });
         };
         let holds = match kind {
             Some(FileKind::Wav) => Some(MajorType::Audio),

@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Media(Error),
     /// The arguments make no sense together.
     Usage(String),
+    /// The content has nothing to offer.
+    Content(String),
     /// Faults in place of samples, printed before; the rest was delivered.
     Faults(u64),
     /// An output could not be written.
@@ -43,6 +45,14 @@ impl Failure {
         Self::Output { what, error }
     }
 
+    /// Names the input, where the library's error names none yet.
+    pub(super) fn of_input(self, name: &str) -> Self {
+        match self {
+            Self::Media(error) => Self::Media(error.of_input(name)),
+            other => other,
+        }
+    }
+
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self::Usage(what.into())
     }
@@ -52,7 +62,7 @@ impl Failure {
         match self {
             Self::Media(error) => code_of(error),
             Self::Usage(_) => 2,
-            Self::Faults(_) => 4,
+            Self::Content(_) | Self::Faults(_) => 4,
             Self::Output { .. } => 1,
             Self::BrokenPipe => 0,
             Self::Signal(signal) => 128 + signal,
@@ -90,12 +100,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Media(error) => error.fmt(out),
-            Self::Usage(text) => out.write_str(text),
+            Self::Usage(text) | Self::Content(text) => out.write_str(text),
             Self::Faults(count) => {
                 let s = if *count == 1 { "" } else { "s" };
                 write!(
                     out,
-                    "{count} fault{s} in the input; everything else was delivered"
+                    "{count} fault{s} in the input; what is intact was delivered"
                 )
             }
             Self::Output { what, error } => write!(out, "{what}: {error}"),
@@ -115,12 +125,25 @@ impl From<Error> for Failure {
 
 /// The exit code of an error of the library.
 pub(super) fn code_of(error: &Error) -> u8 {
+    // A sink that cannot write is no fault of the input.
+    let of_output = error
+        .place()
+        .node
+        .as_deref()
+        .is_some_and(|node| node.contains("sink."));
     match error.kind() {
+        ErrorKind::NotFound { .. } | ErrorKind::OpenRefused { .. } | ErrorKind::Io { .. }
+            if of_output =>
+        {
+            1
+        }
         ErrorKind::NotFound { .. }
         | ErrorKind::UnsupportedScheme { .. }
         | ErrorKind::OpenRefused { .. }
         | ErrorKind::NotSeekable { .. }
         | ErrorKind::Io { .. } => 3,
+        // What the content is cannot be brought to what was asked for.
+        ErrorKind::CannotConnect(_) => 4,
         ErrorKind::HostLost(_) | ErrorKind::Protocol(_) => 5,
         ErrorKind::HostStart(_) => 6,
         _ if error.is_content() => 4,
@@ -160,8 +183,9 @@ pub(super) fn describe(error: &Error) -> Map<String, Value> {
 }
 
 /// Prints what could not be delivered while the rest is; a hostile file can make one a sample, so only the first few.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Faults {
+    input: Option<String>,
     count: u64,
 }
 
@@ -169,8 +193,17 @@ pub(super) struct Faults {
 const PRINTED_FAULTS: u64 = 20;
 
 impl Faults {
+    /// Of the input with this name, or of several.
+    pub(super) fn new(input: Option<String>) -> Self {
+        Self { input, count: 0 }
+    }
+
     pub(super) fn add(&mut self, error: &Error) {
         self.count += 1;
+        let error = match &self.input {
+            Some(input) => &error.clone().of_input(input.clone()),
+            None => error,
+        };
         if self.count <= PRINTED_FAULTS {
             eprintln!("portcullis: {}", one_line(&error.to_string()));
         } else if self.count == PRINTED_FAULTS + 1 {

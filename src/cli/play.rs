@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use portcullis_engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis_engine::{
-    Error, MajorType, MediaTime, MediaType, PresentationDescriptor, Result, StreamId, Subtype,
+    MajorType, MediaTime, MediaType, PresentationDescriptor, Result, StreamId, Subtype,
 };
 
 pub(super) use self::events::EventPrinter;
@@ -101,8 +101,8 @@ impl Play {
         let (session, mut events, source) = interrupt.or(open).await?;
         printer.host(session.host().pid());
         let streams = self.chosen(&source.presentation)?;
-        let program =
-            program(source, &streams, self.start).map_err(|error| error.of_input(name.clone()))?;
+        let program = program(&name, source, &streams, self.start)
+            .map_err(|error| error.of_input(name.clone()))?;
         printer.name_outputs(&program.topology);
         let length = match (&program.topology, self.clock) {
             (topology, Clock::Presentation) => duration(topology),
@@ -119,9 +119,7 @@ impl Play {
         )
         .await;
         drop(progress);
-        if let Some(Failure::Media(error)) = played.failure.take() {
-            played.failure = Some(error.of_input(name).into());
-        }
+        played.failure = played.failure.map(|failure| failure.of_input(&name));
         printer.summary(&played)?;
         Ok(played.outcome())
     }
@@ -146,8 +144,9 @@ impl Play {
             chosen.extend(firsts.into_iter().flatten().map(|stream| stream.id));
         }
         if chosen.is_empty() {
-            let nothing = Error::invalid_argument("it has neither pictures nor sound");
-            return Err(nothing.of_input(file.to_string()).into());
+            return Err(Failure::Content(format!(
+                "{file}: it has neither pictures nor sound"
+            )));
         }
         Ok(chosen)
     }
@@ -162,6 +161,7 @@ fn duration(topology: &Topology) -> Option<MediaTime> {
 
 /// Each stream decoded into a stream of one null sink.
 fn program(
+    input: &str,
     source: SourceObject,
     streams: &[StreamId],
     start: Option<MediaTime>,
@@ -182,6 +182,7 @@ fn program(
     }
     let objects = vec![(ObjectId(0), NodeObject::Source(source))];
     Ok(Program {
+        input: Some(input.to_owned()),
         topology,
         objects,
         start,

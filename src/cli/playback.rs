@@ -22,6 +22,8 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// What is played.
 #[derive(Debug)]
 pub(super) struct Program {
+    /// Name of the input for messages, where there is one.
+    pub(super) input: Option<String>,
     pub(super) topology: Topology,
     pub(super) objects: Vec<(ObjectId, NodeObject)>,
     pub(super) start: Option<MediaTime>,
@@ -76,13 +78,14 @@ pub(super) async fn play(
     let mut played = Played {
         full: None,
         statistics: Vec::new(),
-        faults: Faults::default(),
+        faults: Faults::new(program.input.clone()),
         failure: None,
     };
     let Program {
         topology,
         objects,
         start,
+        ..
     } = program;
     let begin = async {
         let full = session.set_topology(topology, objects).await?;
@@ -158,12 +161,11 @@ impl Played {
             (EventKind::SessionEnded { .. }, _) => return true,
             (EventKind::NonFatalError, Err(error)) => self.faults.add(error),
             (EventKind::Error, Err(error)) => {
-                // Content that ends in damage is like a fault: what is intact is played.
-                if error.is_content() {
+                // The first one is said at the end; what is intact is played up to there.
+                if self.failure.is_some() {
                     self.faults.add(error);
-                } else {
-                    self.fail(error.clone());
                 }
+                self.fail(error.clone());
                 // A source that is gone takes the presentation with it; no end is announced.
                 return matches!(
                     error.kind(),

@@ -60,6 +60,7 @@ impl Run {
         printer.host(session.host().pid());
         printer.name_outputs(&topology);
         let program = Program {
+            input: None,
             topology,
             objects: Vec::new(),
             start: None,

@@ -145,7 +145,7 @@ impl SourceReader {
                 Error::invalid_argument(format!("there is no stream {}", output.selector)).of_input(self.name.clone())
             })?;
             if descriptor.media_type.is_protected() && output.format != OutputFormat::Compressed {
-                let scheme = "common encryption".into();
+                let scheme = descriptor.protection_scheme();
                 return Err(Error::new(ErrorKind::Protected { scheme }).of_input(self.name.clone()));
             }
             let accept = output.format.accept(descriptor.major());

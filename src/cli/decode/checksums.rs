@@ -22,7 +22,7 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
     let stream = output.selector.to_string();
     let mut samples = reader.samples_from(output, decode.at).await?;
     let mut target = decode.framemd5.as_deref().map(Target::create).transpose()?;
-    let mut faults = Faults::default();
+    let mut faults = Faults::new(None);
     let (mut count, mut bytes) = (0, 0);
     let mut ending = Ok(());
     let progress = Progress::new(reader.presentation().duration);

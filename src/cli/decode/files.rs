@@ -1,5 +1,6 @@
 //! A session whose sink writes a file, or only counts: the samples stay where they are decoded.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ pub(super) async fn write(
     let url = policy.grant(input);
     let out = decode.output.as_deref().map(target).transpose()?;
     if let Some(out) = &out {
+        check_writable(out)?;
         policy.grant_output(out.as_str());
     }
     let builder = MediaSessionBuilder::new(crate::registry(), decode.place.placement())
@@ -37,13 +39,13 @@ pub(super) async fn write(
         .policy(policy);
     let prepare = async {
         let session = builder.start().await?;
-        let program = program(decode, kind, &session, &url, out.as_deref()).await?;
+        let program = program(decode, kind, &session, (&url, &name), out.as_deref()).await?;
         Ok((session, program))
     };
     let (session, (program, stream)) = interrupt
         .or(prepare)
         .await
-        .map_err(|failure| of_input(failure, &name))?;
+        .map_err(|failure| failure.of_input(&name))?;
     let mut events = session.events();
     let progress = Progress::new(program.topology.nodes().iter().find_map(
         |node| match &node.kind {
@@ -81,14 +83,14 @@ pub(super) async fn write(
     if played.full.is_some() {
         summary.print(decode.json)?;
     }
-    played.outcome().map_err(|failure| of_input(failure, &name))
+    played.outcome().map_err(|failure| failure.of_input(&name))
 }
 
 async fn program(
     decode: &Decode,
     kind: Option<FileKind>,
     session: &MediaSession,
-    url: &str,
+    (url, name): (&str, &str),
     out: Option<&str>,
 ) -> Result<(Program, String), Failure> {
     let source = session.resolve(url, decode.source.side()).await?;
@@ -98,7 +100,7 @@ async fn program(
         return Err(Failure::usage(format!("there is no stream {selector}")));
     };
     if descriptor.media_type.is_protected() {
-        let scheme = "common encryption".into();
+        let scheme = descriptor.protection_scheme();
         return Err(Error::new(ErrorKind::Protected { scheme }).into());
     }
     presentation.select_only(&[descriptor.id]);
@@ -129,11 +131,24 @@ async fn program(
         node.prefer_input(0, wanted)?;
     }
     let program = Program {
+        input: Some(name.to_owned()),
         topology,
         objects: vec![(ObjectId(0), NodeObject::Source(source))],
         start: decode.at,
     };
     Ok((program, selector.to_string()))
+}
+
+/// An output that cannot be written is better known before anything else is done.
+fn check_writable(path: &str) -> Result<(), Failure> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    opened
+        .map(drop)
+        .map_err(|error| Failure::output(path, error))
 }
 
 /// The path as the sink asks the opener for it.
@@ -148,11 +163,4 @@ fn target(path: &Path) -> Result<String, Failure> {
             path.display()
         ))
     })
-}
-
-fn of_input(failure: Failure, name: &str) -> Failure {
-    match failure {
-        Failure::Media(error) => error.of_input(name).into(),
-        other => other,
-    }
 }

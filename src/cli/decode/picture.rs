@@ -27,7 +27,7 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
     let mut pictures = reader
         .samples_from(StreamOutput::picture(selector, format), decode.at)
         .await?;
-    let mut faults = Faults::default();
+    let mut faults = Faults::new(None);
     let (picture, bytes) = loop {
         match pictures.next().await {
             Some(Ok(sample)) => break encode(&pictures, &sample)?,
