@@ -390,6 +390,8 @@ fn ends_the_search(error: &Error) -> bool {
             | ErrorKind::ActorStopped
             | ErrorKind::Shutdown { .. }
             | ErrorKind::Protocol(_)
+            | ErrorKind::ClassNotInHost { .. }
+            | ErrorKind::InvalidSettings { .. }
             | ErrorKind::Topology(_)
     )
 }

@@ -89,13 +89,6 @@ fn stream(stream: &StreamDescriptor) -> Json {
         "nb_frames",
         stream.sample_count.map(|count| count.to_string()),
     );
-    object.put_some(
-        "extradata_size",
-        media_type
-            .private_data()
-            .map(|data| data.len())
-            .filter(|len| *len > 0),
-    );
     object.put_some("disposition", disposition(&stream.attributes));
     object.put_some(
         "protection_scheme",
@@ -148,19 +141,32 @@ fn sound(object: &mut Object, media_type: &MediaType) {
         media_type.sample_rate().map(|rate| rate.to_string()),
     );
     object.put_some("channels", media_type.channels());
+    // Where PCM does not say how its channels lie, ffprobe does not either.
     let layout = match media_type.channels() {
+        _ if media_type.subtype.is_raw() => None,
         Some(1) => Some("mono"),
         Some(2) => Some("stereo"),
         _ => None,
     };
     object.put_some("channel_layout", layout);
-    let raw = media_type.sample_format().map(|format| format.bytes() * 8);
+    let raw = pcm_bits(media_type);
     object.put("bits_per_sample", json!(raw.unwrap_or(0)));
     if raw.is_none() {
         object.put_some(
             "bits_per_raw_sample",
             media_type.get(&keys::BITS).map(|bits| bits.to_string()),
         );
+    }
+}
+
+/// Bits of one value of PCM, which its name says.
+fn pcm_bits(media_type: &MediaType) -> Option<u32> {
+    match media_type.subtype.name().strip_prefix("pcm_")? {
+        "alaw" | "mulaw" => Some(8),
+        name => {
+            let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        }
     }
 }
 
