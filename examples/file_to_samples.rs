@@ -10,7 +10,9 @@ fn main() -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
-    let path = std::env::args().nth(1).unwrap_or_else(|| "tests/media/clip.mp4".into());
+    let path = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "tests/media/clip.mp4".into());
     let reader = portcullis::open(path).open().await?;
     let mut pictures = reader.samples(StreamSelector::FIRST_VIDEO).await?;
     let mut count = 0;

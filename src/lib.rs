@@ -27,8 +27,9 @@ use std::sync::{Arc, OnceLock};
 
 pub use portcullis_actors::bridge::{self, AnyHandle, Handle, Interface, Remote};
 pub use portcullis_actors::client::{
-    EventStream, MediaSession, MediaSessionBuilder, Output as StreamOutput, OutputFormat, PictureFormat, Placement, SampleStream,
-    SoundFormat, SourceReader, SourceReaderBuilder, SourceSide, StreamSelector,
+    EventStream, GrabbedSamples, MediaSession, MediaSessionBuilder, Output as StreamOutput,
+    OutputFormat, PictureFormat, Placement, SampleStream, SoundFormat, SourceReader,
+    SourceReaderBuilder, SourceSide, StreamSelector,
 };
 pub use portcullis_actors::interactive::{Interactive, Receive};
 pub use portcullis_actors::pipeline;
@@ -36,14 +37,15 @@ pub use portcullis_actors::pipeline::byte_stream::Input;
 pub use portcullis_actors::pipeline::opener::OpenPolicy;
 pub use portcullis_actors::pipeline::session::{NodeObject, Pacing};
 pub use portcullis_actors::registry::Registry;
-pub use portcullis_actors::{Component, Remote, __derive, interface, runtime, system_time};
+pub use portcullis_actors::{__derive, Component, Remote, interface, runtime, system_time};
 pub use portcullis_codecs as codecs;
 pub use portcullis_engine::{self as engine, *};
 
 /// Hosts: this program's own, and connections to others.
 pub mod host {
     pub use portcullis_actors::host::{
-        CreateObject, CreatedObject, DescribeHost, Host, HostConnection, HostFacts, PmpHost, SOURCE_RESOLVER,
+        CreateObject, CreatedObject, DescribeHost, Host, HostConnection, HostFacts, PmpHost,
+        SOURCE_RESOLVER,
     };
 
     /// Makes this program able to be its own host, with these components. Call it first thing in `main`, before any thread.

@@ -3,11 +3,14 @@
 //! Everything here is `Send` and works on any executor.
 
 mod events;
+mod grabber;
 mod reader;
 mod session;
 
 pub use events::EventStream;
+pub use grabber::GrabbedSamples;
 pub use reader::{
-    Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader, SourceReaderBuilder, StreamSelector,
+    Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader,
+    SourceReaderBuilder, StreamSelector,
 };
 pub use session::{MediaSession, MediaSessionBuilder, Placement, SourceSide};

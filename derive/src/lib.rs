@@ -1,6 +1,7 @@
 //! Derive macros of Portcullis: a message that crosses a process wall, and a component in one struct.
 //!
 //! They exist so that nobody marshals by hand. Paths lead to the `portcullis` facade.
+#![forbid(unsafe_code)]
 
 mod component;
 mod remote;

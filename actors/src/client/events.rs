@@ -158,7 +158,8 @@ impl fmt::Debug for Events {
 impl Shared {
     fn take(&mut self, event: Event) {
         // First: whoever waits for a command's completion finds its event in the stream.
-        self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        self.subscribers
+            .retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
         if let Some(command) = event.command {
             match self.waiting.remove(&command) {
                 // Whoever waited may have gone.

@@ -4,9 +4,13 @@ mod output;
 mod stream;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use portcullis_engine::session::SetTopologyFlags;
 use portcullis_engine::topology::{ConnectMethod, NodeKind, ObjectId, ObjectRef, Topology};
-use portcullis_engine::{ContentLimits, Error, ErrorKind, MediaTime, PresentationDescriptor, Result};
+use portcullis_engine::{
+    ContentLimits, Error, ErrorKind, MediaTime, PresentationDescriptor, Result,
+};
 
 pub use output::{Output, OutputFormat, PictureFormat, SoundFormat, StreamSelector};
 pub use stream::SampleStream;
@@ -39,6 +43,13 @@ impl SourceReaderBuilder {
             side: SourceSide::default(),
             shared_views: false,
         }
+    }
+
+    /// Reads in this placement; in an isolated host of this very program by default.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.session = self.session.placement(placement);
+        self
     }
 
     /// Reads in a host that is there already.
@@ -79,12 +90,16 @@ impl SourceReaderBuilder {
         let name = self.input.name();
         let url = policy.grant(self.input);
         let session = self.session.policy(policy).start().await?;
-        let source = session.resolve(&url, self.side).await.map_err(|error| error.of_input(name.clone()))?;
+        let source = session
+            .resolve(&url, self.side)
+            .await
+            .map_err(|error| error.of_input(name.clone()))?;
         Ok(SourceReader {
             session,
             source,
             name,
             shared_views: self.shared_views,
+            was_read: AtomicBool::new(false),
         })
     }
 }
@@ -98,6 +113,7 @@ pub struct SourceReader {
     source: SourceObject,
     name: String,
     shared_views: bool,
+    was_read: AtomicBool,
 }
 
 impl SourceReader {
@@ -123,34 +139,49 @@ impl SourceReader {
     ///
     /// # Errors
     /// As [`SourceReader::samples`]; `InvalidPosition`, `NotSeekable`.
-    pub async fn samples_from(&self, output: impl Into<Output>, position: Option<MediaTime>) -> Result<SampleStream> {
+    pub async fn samples_from(
+        &self,
+        output: impl Into<Output>,
+        position: Option<MediaTime>,
+    ) -> Result<SampleStream> {
         let mut streams = self.streams(vec![output.into()], position).await?;
         streams.pop().ok_or_else(Error::cancelled)
     }
 
     /// Reads several streams at once, each with its own pace. What one stream does not take, up to the interleave limit, is
-    /// held back for it while another goes on.
+    /// held back for it while another goes on. Streams that were read before end.
     ///
     /// # Errors
     /// As [`SourceReader::samples_from`].
-    pub async fn streams(&self, outputs: Vec<Output>, position: Option<MediaTime>) -> Result<Vec<SampleStream>> {
+    pub async fn streams(
+        &self,
+        outputs: Vec<Output>,
+        position: Option<MediaTime>,
+    ) -> Result<Vec<SampleStream>> {
         let mut topology = Topology::new();
         let mut objects = vec![(ObjectId(0), NodeObject::Source(self.source.clone()))];
         let mut streams = Vec::new();
         let mut presentation = self.presentation().clone();
-        let chosen: Vec<_> = outputs.iter().filter_map(|o| o.selector.find(&presentation)).map(|s| s.id).collect();
+        let chosen: Vec<_> = outputs
+            .iter()
+            .filter_map(|o| o.selector.find(&presentation))
+            .map(|s| s.id)
+            .collect();
         presentation.select_only(&chosen);
         for output in outputs {
             let descriptor = output.selector.find(self.presentation()).ok_or_else(|| {
-                Error::invalid_argument(format!("there is no stream {}", output.selector)).of_input(self.name.clone())
+                Error::invalid_argument(format!("there is no stream {}", output.selector))
+                    .of_input(self.name.clone())
             })?;
             if descriptor.media_type.is_protected() && output.format != OutputFormat::Compressed {
                 let scheme = descriptor.protection_scheme();
                 return Err(Error::new(ErrorKind::Protected { scheme }).of_input(self.name.clone()));
             }
             let accept = output.format.accept(descriptor.major());
-            let Grabber { sink, items, epoch } =
-                runtime::run(move || async move { Ok(SampleGrabber::start(ReadAhead::default(), accept)) }).await?;
+            let Grabber { sink, items, epoch } = runtime::run(move || async move {
+                Ok(SampleGrabber::start(ReadAhead::default(), accept))
+            })
+            .await?;
             let object = ObjectId(objects.len() as u64);
             objects.push((object, NodeObject::Sink(sink)));
             let from = topology.add_node(NodeKind::described(
@@ -170,7 +201,10 @@ impl SourceReader {
             }
             streams.push((descriptor.clone(), items, epoch));
         }
-        let full = self.session.set_topology(topology, objects).await.map_err(|error| error.of_input(self.name.clone()))?;
+        let (full, position) = self
+            .prepare(topology, objects, position)
+            .await
+            .map_err(|error| error.of_input(self.name.clone()))?;
         let mut readers = Vec::new();
         for (index, (descriptor, items, epoch)) in streams.into_iter().enumerate() {
             let media_type = full
@@ -189,7 +223,35 @@ impl SourceReader {
                 self.shared_views,
             ));
         }
-        self.session.start(position).await.map_err(|error| error.of_input(self.name.clone()))?;
+        self.session
+            .start(position)
+            .await
+            .map_err(|error| error.of_input(self.name.clone()))?;
         Ok(readers)
+    }
+
+    /// Puts a topology in place of the one that was read before; answers the full one and where to start.
+    async fn prepare(
+        &self,
+        topology: Topology,
+        objects: Vec<(ObjectId, NodeObject)>,
+        position: Option<MediaTime>,
+    ) -> Result<(Topology, Option<MediaTime>)> {
+        let before = self.was_read.load(Ordering::Relaxed);
+        if before {
+            self.session.stop().await?;
+        }
+        let flags = SetTopologyFlags {
+            immediate: before,
+            ..SetTopologyFlags::default()
+        };
+        let full = self
+            .session
+            .set_topology_with(topology, objects, flags)
+            .await?;
+        self.was_read.store(true, Ordering::Relaxed);
+        // A source goes on where it is: the beginning must be said. An input that comes once then says that it cannot.
+        let position = position.or(before.then_some(MediaTime::ZERO));
+        Ok((full, position))
     }
 }

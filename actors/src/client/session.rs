@@ -10,13 +10,16 @@ use portcullis_engine::{Component, ContentLimits, Error, ErrorKind, MediaTime, R
 
 use super::events::{EventStream, Events};
 use crate::bridge::{AnyHandle, Call, Handle, Has, Remote};
-use crate::host::{CreateObject, CreateSession, CreatedObject, Host, HostConnection, PmpHost, SOURCE_RESOLVER};
+use crate::host::{
+    CreateObject, CreateSession, CreatedObject, Host, HostConnection, PmpHost, SOURCE_RESOLVER,
+};
 use crate::interactive::Interactive;
 use crate::pipeline::opener::{OpenPolicy, OpenUrl, Opener};
 use crate::pipeline::resolver::{self, ResolveUrl, SourceResolver};
 use crate::pipeline::session::{
-    ClearTopologies, CloseSession, GetClock, GetFullTopology, GetStatistics, NodeObject, OutputStatistics, Pacing, PauseSession,
-    SessionConfig, SessionControl, SetTopology, ShutdownSession, StartSession, StopSession,
+    ClearTopologies, CloseSession, GetClock, GetFullTopology, GetStatistics, NodeObject,
+    OutputStatistics, Pacing, PauseSession, SessionConfig, SessionControl, SetTopology,
+    ShutdownSession, StartSession, StopSession,
 };
 use crate::pipeline::sink::ReadAhead;
 use crate::pipeline::source::SourceObject;
@@ -82,6 +85,13 @@ impl MediaSessionBuilder {
         }
     }
 
+    /// Runs in another placement than the one given first.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
     /// Runs in a host that is there already; the placement given before is not used.
     #[must_use]
     pub fn host(mut self, host: HostConnection) -> Self {
@@ -124,7 +134,9 @@ impl MediaSessionBuilder {
     pub async fn start(self) -> Result<MediaSession> {
         let host = match (self.host, &self.placement) {
             (Some(host), _) => host,
-            (None, Placement::InProcess) => HostConnection::in_process(Arc::clone(&self.registry)).await?,
+            (None, Placement::InProcess) => {
+                HostConnection::in_process(Arc::clone(&self.registry)).await?
+            }
             (None, Placement::Isolated(host)) => host.start().await?,
         };
         let policy = self.policy;
@@ -202,7 +214,10 @@ impl MediaSession {
     /// # Errors
     /// Those of a call.
     pub async fn create_resolver(&self) -> Result<Handle<SourceResolver>> {
-        match self.create_object(SOURCE_RESOLVER, Settings::default()).await? {
+        match self
+            .create_object(SOURCE_RESOLVER, Settings::default())
+            .await?
+        {
             CreatedObject::Resolver(resolver) => Ok(resolver),
             other => Err(unexpected(&other)),
         }
@@ -218,10 +233,17 @@ impl MediaSession {
             SourceSide::Host => {
                 let resolver = self.create_resolver().await?;
                 let (opener, limits) = (self.opener.clone(), self.limits);
-                resolver.send(ResolveUrl { url, opener, limits }).await
+                resolver
+                    .send(ResolveUrl {
+                        url,
+                        opener,
+                        limits,
+                    })
+                    .await
             }
             SourceSide::Application => {
-                let (opener, registry, limits) = (self.opener.clone(), Arc::clone(&self.registry), self.limits);
+                let (opener, registry, limits) =
+                    (self.opener.clone(), Arc::clone(&self.registry), self.limits);
                 runtime::run(move || async move {
                     let stream = opener.send(OpenUrl { url }).await?;
                     resolver::resolve(registry, stream, limits).await
@@ -260,27 +282,63 @@ impl MediaSession {
     ///
     /// # Errors
     /// `ClassNotInHost`, `InvalidSettings`, and what the component says.
-    pub async fn create_with<C: Interactive>(&self, settings: &C::Settings) -> Result<(Handle<C::Interface>, TransformObject)> {
+    pub async fn create_with<C: Interactive>(
+        &self,
+        settings: &C::Settings,
+    ) -> Result<(Handle<C::Interface>, TransformObject)> {
         AnyHandle::expect::<C::Interface>();
-        match self.create_object(C::INFO.class, Settings::of(settings)?).await? {
+        match self
+            .create_object(C::INFO.class, Settings::of(settings)?)
+            .await?
+        {
             CreatedObject::Transform(object, Some(control)) => Ok((control.typed()?, object)),
             CreatedObject::Transform(_, None) => Err(Error::new(ErrorKind::Unsupported {
-                what: format!("{}: the host registers it without its messages; messages", C::INFO.class).into(),
+                what: format!(
+                    "{}: the host registers it without its messages; messages",
+                    C::INFO.class
+                )
+                .into(),
             })),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Sets a topology; answers the full one.
+    /// Sets a topology, which follows the one that is played, if there is one; answers the full one.
     ///
     /// # Errors
     /// A fault of the topology at once; what resolution found, with the attempts as causes.
-    pub async fn set_topology(&self, topology: Topology, objects: Vec<(ObjectId, NodeObject)>) -> Result<Topology> {
-        let flags = SetTopologyFlags::default();
-        let event = self.command(SetTopology { topology, objects, flags }).await?;
+    pub async fn set_topology(
+        &self,
+        topology: Topology,
+        objects: Vec<(ObjectId, NodeObject)>,
+    ) -> Result<Topology> {
+        self.set_topology_with(topology, objects, SetTopologyFlags::default())
+            .await
+    }
+
+    /// The same with flags: at once in place of what is played and waits, for one.
+    ///
+    /// # Errors
+    /// As [`MediaSession::set_topology`].
+    pub async fn set_topology_with(
+        &self,
+        topology: Topology,
+        objects: Vec<(ObjectId, NodeObject)>,
+        flags: SetTopologyFlags,
+    ) -> Result<Topology> {
+        let request = SetTopology {
+            topology,
+            objects,
+            flags,
+        };
+        let event = self.command(request).await?;
         match event.kind {
-            EventKind::SessionTopologySet { full: Some(full), .. } => Ok(*full),
-            _ => Err(Error::new(ErrorKind::Protocol("a topology was set without a full one".into()))),
+            EventKind::SessionTopologySet {
+                full: Some(full), ..
+            } => Ok(*full),
+            _ => Err(Error::new(ErrorKind::Protocol(
+                "a topology was set without a full one".into(),
+            ))),
         }
     }
 
@@ -370,5 +428,7 @@ impl MediaSession {
 }
 
 fn unexpected(object: &CreatedObject) -> Error {
-    Error::new(ErrorKind::Protocol(format!("another object than asked for: {object:?}").into()))
+    Error::new(ErrorKind::Protocol(
+        format!("another object than asked for: {object:?}").into(),
+    ))
 }

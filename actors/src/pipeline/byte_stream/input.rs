@@ -1,5 +1,6 @@
 //! What an application can give as input, and the task that reads it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt};
 use tokio::sync::mpsc;
 
-use super::{Access, ByteStreamActor, OpenedStream, Read};
+use super::{Access, ByteStreamActor, OpenedStream, Read, WAITING_READS};
 use crate::bridge::FileDescriptor;
 
 /// What an application can give as input.
@@ -294,11 +295,31 @@ pub(crate) enum Readable {
 
 /// Serves reads until nobody can ask any more.
 pub(super) async fn serve(mut input: Readable, mut reads: mpsc::Receiver<Read>) {
-    while let Some((read, mut answer)) = reads.recv().await {
-        let outcome = tokio::select! {
-            outcome = input.read(read.at, read.len as usize) => outcome,
-            // A stream's data would be lost if its read were dropped: only positions can be read again.
-            () = answer.closed(), if input.can_read_again() => continue,
+    let mut waiting = VecDeque::new();
+    loop {
+        let next = match waiting.pop_front() {
+            Some(read) => Some(read),
+            None => reads.recv().await,
+        };
+        let Some((read, mut answer)) = next else {
+            return;
+        };
+        let again = input.can_read_again();
+        let mut gone = false;
+        let outcome = {
+            let mut reading = std::pin::pin!(input.read(read.at, read.len as usize));
+            loop {
+                tokio::select! {
+                    outcome = &mut reading => break outcome,
+                    // A stream's data would be lost if its read were dropped: only positions can be read again. Once
+                    // nobody can ask for it, an input that gives none must not be held for ever.
+                    () = answer.closed(), if again || gone => break Err(io::ErrorKind::Interrupted.into()),
+                    next = reads.recv(), if !gone && waiting.len() < WAITING_READS => match next {
+                        Some(next) => waiting.push_back(next),
+                        None => gone = true,
+                    },
+                }
+            }
         };
         // The asker may have gone.
         let _ = answer.send(outcome.map_err(|error| Error::io("read of the input", &error)));

@@ -22,7 +22,7 @@ impl MediaSessionActor {
         match effect {
             Effect::Emit(event) => self.emit(event),
             Effect::ResolveTopology { topology, .. } => self.resolve(*topology, ctx),
-            Effect::ActivateTopology { topology } => self.active = Some(topology),
+            Effect::ActivateTopology { topology } => self.activate(topology, ctx),
             Effect::ReleaseTopology { topology } => self.release(topology, ctx),
             Effect::StartSources {
                 sources,
@@ -115,6 +115,15 @@ impl MediaSessionActor {
         }
     }
 
+    /// Listens to the nodes of the topology that is played from now on, and only to them: a source that is read again is
+    /// a node of two topologies, and it has one listener.
+    fn activate(&mut self, topology: TopologyId, ctx: &mut Context<Self>) {
+        self.active = Some(topology);
+        if let Some(graph) = self.graphs.get_mut(&topology) {
+            listen(topology, graph, ctx);
+        }
+    }
+
     fn release(&mut self, topology: TopologyId, ctx: &mut Context<Self>) {
         if let Some(graph) = self.graphs.remove(&topology) {
             for listener in graph.listeners {
@@ -130,14 +139,13 @@ impl MediaSessionActor {
         let build = async move { graph::build(&with, &topology, objects).await };
         let resolution = spawn(ctx, build, move |actor, built, ctx| {
             actor.resolving.remove(&id);
-            let result = built.map(|(mut graph, attempts)| {
+            let result = built.map(|(graph, attempts)| {
                 tracing::debug!(
                     topology = id.0,
                     attempts = attempts.len(),
                     "topology resolved"
                 );
                 let full = Box::new(graph.topology.clone());
-                listen(id, &mut graph, ctx);
                 actor.release(id, ctx);
                 actor.graphs.insert(id, graph);
                 full

@@ -70,16 +70,6 @@ pub(crate) struct Grabber {
 }
 
 impl SampleGrabber {
-    /// Starts a grabber on this arbiter; what it grabs comes out of the receiver.
-    #[allow(dead_code)]
-    pub(crate) fn create(
-        ahead: ReadAhead,
-        accept: Accept,
-    ) -> (SinkObject, mpsc::Receiver<GrabbedItem>) {
-        let Grabber { sink, items, .. } = Self::start(ahead, accept);
-        (sink, items)
-    }
-
     /// Starts a grabber on this arbiter.
     pub(crate) fn start(ahead: ReadAhead, accept: Accept) -> Grabber {
         let (sender, items) = mpsc::channel(WAITING);

@@ -1,0 +1,11 @@
+//! What a user of Portcullis sees, area by area.
+//!
+//! One program: claims run in every placement (`support::Place`), with deadlines instead of sleeps. The test program
+//! cannot be its own host (the harness owns `main`), so hosts are `portcullis-host` or an example program.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+mod architecture;
+mod examples;
+mod reader;
