@@ -39,7 +39,9 @@ impl Serialize for FileDescriptor {
             .ok_or_else(|| S::Error::custom("a descriptor that was taken"))?
             .try_clone()
             .map_err(S::Error::custom)?;
-        link.attach_descriptor(descriptor).serialize(serializer)
+        link.attach_descriptor(descriptor)
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
     }
 }
 

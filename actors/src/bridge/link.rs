@@ -3,9 +3,10 @@
 //! One arbiter per side holds the link, its proxies and the exported actors, so nothing here is locked. Whatever comes from
 //! the peer is checked as if an attacker had written it; a violation ends the link, never this process.
 
-mod calls;
 mod core;
+mod incoming;
 mod objects;
+mod outgoing;
 mod run;
 mod wire;
 
@@ -17,14 +18,19 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{Endpoint, Features, Hello, LinkLimits, TransportError};
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use self::core::Census;
 pub(crate) use self::core::LinkCore;
-pub(crate) use calls::EncodedCall;
 pub(crate) use objects::{Importer, WireHandle};
+pub(crate) use outgoing::EncodedCall;
 pub(crate) use wire::kind;
 
 use super::handle::Handle;
 use super::interface::Interface;
 use super::payload_port::SlotAllocator;
+
+/// The application's id among the processes of a topology.
+pub(crate) const APPLICATION: u64 = 0;
 
 /// Makes a link's end into the error that pending calls get: for a host, how its process ended.
 pub(crate) type Diagnose = Box<dyn FnOnce(TransportError) -> LocalBoxFuture<'static, Error>>;
@@ -32,7 +38,7 @@ pub(crate) type Diagnose = Box<dyn FnOnce(TransportError) -> LocalBoxFuture<'sta
 /// A connected link. It ends when the peer goes, when either side breaks the protocol, or by [`Link::close`].
 #[derive(Clone, Debug)]
 pub struct Link {
-    core: std::rc::Rc<LinkCore>,
+    pub(super) core: std::rc::Rc<LinkCore>,
 }
 
 impl Link {
@@ -59,7 +65,8 @@ impl Link {
         };
         match endpoint.connect(hello).await {
             Ok(link) => Ok(Self {
-                core: run::start(link, root, diagnose),
+                // The application watches its hosts, and not the other way round: it may stand in a debugger.
+                core: run::start(link, root, host_id == APPLICATION, diagnose),
             }),
             Err(error @ TransportError::HandshakeMismatch { .. }) => {
                 Err(Error::new(ErrorKind::Protocol(error.to_string().into())))

@@ -11,8 +11,8 @@ use portcullis_engine::{
     Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView,
 };
 use portcullis_transport::{
-    Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits,
-    PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
+    Agreed, Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool,
+    PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
 };
 
 use super::link::kind;
@@ -31,14 +31,15 @@ pub(crate) struct Payloads {
 }
 
 impl Payloads {
-    pub(crate) fn new(sender: LinkSender, features: Features) -> Self {
-        let pool = features
+    pub(crate) fn new(sender: LinkSender, agreed: &Agreed) -> Self {
+        let pool = agreed
+            .features
             .contains(Features::SHARED_MEMORY)
-            .then(|| Pool::new(PoolLimits::default()));
+            .then(|| Pool::new(PoolLimits::from(agreed.limits)));
         Self {
             sender,
             pool,
-            peer: PeerPool::new(PeerPoolLimits::default(), PeerTrust::None),
+            peer: PeerPool::new(PeerPoolLimits::from(agreed.limits), PeerTrust::None),
             exhausted: None,
             encoding: Vec::new(),
         }
@@ -48,6 +49,12 @@ impl Payloads {
         Arc::new(SlotAllocator {
             pool: self.pool.clone(),
         })
+    }
+
+    /// Slots that the peer has.
+    #[cfg(test)]
+    pub(crate) fn leased(&self) -> usize {
+        self.pool.as_ref().map_or(0, |pool| pool.usage().leased)
     }
 
     pub(crate) fn peer(&self) -> PeerPool {
@@ -136,22 +143,25 @@ impl Payloads {
         self.exhausted = None;
     }
 
-    pub(crate) fn keep_encoding(&mut self) {
-        self.encoding.clear();
+    /// Leases that the message being encoded has taken.
+    pub(crate) fn take_encoding(&mut self) -> Vec<SlotRef> {
+        std::mem::take(&mut self.encoding)
     }
 
-    pub(crate) fn undo_encoding(&mut self) {
-        if let Some(pool) = &self.pool {
-            for lease in self.encoding.drain(..) {
-                let release = SlotRelease {
-                    segment: lease.segment,
-                    slot: lease.slot,
-                    generation: lease.generation,
-                    count: 1,
-                };
-                if let Err(error) = pool.release(release) {
-                    tracing::error!(%error, "a lease that was just taken cannot be undone");
-                }
+    /// Takes leases back that were not sent after all.
+    pub(crate) fn undo(&mut self, leases: Vec<SlotRef>) {
+        let Some(pool) = &self.pool else {
+            return;
+        };
+        for lease in leases {
+            let release = SlotRelease {
+                segment: lease.segment,
+                slot: lease.slot,
+                generation: lease.generation,
+                count: 1,
+            };
+            if let Err(error) = pool.release(release) {
+                tracing::error!(%error, "a lease that was just taken cannot be undone");
             }
         }
     }
@@ -161,6 +171,8 @@ impl Payloads {
         if let Some(pool) = &self.pool {
             pool.revoke_all();
         }
+        // Unmapped with the last view of it.
+        self.peer = PeerPool::new(PeerPoolLimits::default(), PeerTrust::None);
     }
 
     fn lease(&mut self, payload: &Payload) -> Result<PayloadRef, String> {

@@ -1,4 +1,7 @@
-//! Two ends of a link in one process: what a handle promises, whichever side its actor is on.
+//! Two ends of a link in one process: what a handle promises, whichever side its actor is on and whatever carries the link.
+
+mod calls;
+mod hostile;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,14 +10,16 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use futures::FutureExt;
 use portcullis_derive::Remote;
+use portcullis_engine::error::HostExit;
 use portcullis_engine::{Error, ErrorKind, MediaTime, Payload, Result, Sample};
 use portcullis_transport::{Endpoint, TransportError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{Handle, Link, ReplyFuture};
+use super::link::Census;
+use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
 
-crate::interface! { Desk = "test.Desk" { Add, Keep, Give, Wait, Show } }
+crate::interface! { Desk = "test.Desk" { Add, Keep, Give, Wait, Late, Show, Lend } }
 
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = u64)]
@@ -33,6 +38,15 @@ struct Give;
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(no_deadline)]
 struct Wait;
+
+/// Waits longer than its caller does.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(deadline_ms = 50)]
+struct Late;
+
+/// Gives a descriptor away.
+#[derive(Serialize, Deserialize, Remote)]
+struct Lend(FileDescriptor);
 
 /// Shows a sample to the far side, which sends it back.
 #[derive(Serialize, Deserialize, Remote)]
@@ -84,6 +98,20 @@ impl Handler<Give> for DeskActor {
     }
 }
 
+impl Handler<Lend> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, message: Lend, _: &mut Self::Context) -> Self::Result {
+        message.0.take().map(drop).ok_or_else(Error::cancelled)
+    }
+}
+
+impl Handler<Late> for DeskActor {
+    type Result = ReplyFuture<()>;
+    fn handle(&mut self, _: Late, ctx: &mut Self::Context) -> Self::Result {
+        self.handle(Wait, ctx)
+    }
+}
+
 impl Handler<Wait> for DeskActor {
     type Result = ReplyFuture<()>;
     fn handle(&mut self, _: Wait, _: &mut Self::Context) -> Self::Result {
@@ -106,7 +134,6 @@ impl Handler<Wait> for DeskActor {
 impl Handler<Show> for DeskActor {
     type Result = Result<Sample>;
     fn handle(&mut self, message: Show, _: &mut Self::Context) -> Self::Result {
-        assert!(matches!(message.0.payload, Payload::View(_)) == (message.0.len() > 4096));
         Ok(message.0)
     }
 }
@@ -120,18 +147,80 @@ fn desk() -> (Handle<Desk>, Arc<Seen>) {
     (Handle::new(&actor.start()), seen)
 }
 
-/// Both ends of a link; the far one has a desk as its root.
-async fn pair() -> (Link, Link, Arc<Seen>) {
-    let (near, far) = Endpoint::unix_pair().expect("a socket pair");
-    let (root, seen) = desk();
-    let why = |_: TransportError| {
-        async { Error::new(ErrorKind::HostLost(Default::default())) }.boxed_local()
+/// What carries a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// A socket, with descriptors and shared memory.
+    Socket,
+    /// Nothing but bytes.
+    Bytes,
+}
+
+impl Over {
+    const ALL: [Self; 2] = [Self::Socket, Self::Bytes];
+
+    fn endpoints(self) -> (Endpoint, Endpoint) {
+        match self {
+            Self::Socket => Endpoint::unix_pair().expect("a socket pair"),
+            Self::Bytes => Endpoint::memory_pair(64 << 10),
+        }
+    }
+}
+
+/// One end of a link.
+async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> Link {
+    let why = |end: TransportError| {
+        async move {
+            match end {
+                TransportError::Protocol { .. } => {
+                    Error::new(ErrorKind::Protocol(end.to_string().into()))
+                }
+                _ => Error::new(ErrorKind::HostLost(HostExit {
+                    last_words: vec![end.to_string()],
+                    ..HostExit::default()
+                })),
+            }
+        }
+        .boxed_local()
     };
+    let link = Link::connect(endpoint, host_id, root, Box::new(why)).await;
+    link.expect("connects")
+}
+
+/// Both ends of a link; the far one has a desk as its root.
+async fn pair(over: Over) -> (Link, Link, Arc<Seen>) {
+    let (near, far) = over.endpoints();
+    let (root, seen) = desk();
     let (near, far) = tokio::join!(
-        Link::connect(near, 0, None, Box::new(why)),
-        Link::connect(far, 1, Some(root.into_any()), Box::new(why))
+        connect(near, 0, None),
+        connect(far, 1, Some(root.into_any()))
     );
-    (near.expect("connects"), far.expect("connects"), seen)
+    (near, far, seen)
+}
+
+/// Runs a test for every kind of link.
+fn over_all<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
+    for over in Over::ALL {
+        run(test(over));
+    }
+}
+
+/// Waits until both sides hold nothing but what they began with: the root, no call, no slot.
+async fn until_idle(near: &Link, far: &Link) {
+    loop {
+        let idle = Census {
+            imports: 1,
+            ..Census::default()
+        };
+        let far_idle = Census {
+            exports: 1,
+            ..Census::default()
+        };
+        if near.core.census() == idle && far.core.census() == far_idle {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn run(test: impl Future<Output = ()> + 'static) {
@@ -150,8 +239,8 @@ async fn until(seen: &Seen, reached: impl Fn(&Seen) -> bool) {
 
 #[test]
 fn a_call_is_answered_with_a_value_or_an_error() {
-    run(async {
-        let (near, _far, _) = pair().await;
+    over_all(|over| async move {
+        let (near, _far, _) = pair(over).await;
         let desk = near.root::<Desk>().expect("a root");
         assert_eq!(desk.send(Add(2, 3)).await, Ok(5));
         let error = desk.send(Add(u64::MAX, 1)).await.expect_err("overflows");
@@ -171,8 +260,8 @@ fn a_call_is_answered_with_a_value_or_an_error() {
 
 #[test]
 fn a_handle_inside_of_a_message_works_on_the_other_side_and_comes_home_as_itself() {
-    run(async {
-        let (near, far, _) = pair().await;
+    over_all(|over| async move {
+        let (near, far, _) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         let (mine, seen) = desk();
         root.send(Keep(mine.clone())).await.expect("kept");
@@ -193,8 +282,8 @@ fn a_handle_inside_of_a_message_works_on_the_other_side_and_comes_home_as_itself
 
 #[test]
 fn dropping_a_call_drops_what_the_far_handler_returned() {
-    run(async {
-        let (near, _far, seen) = pair().await;
+    over_all(|over| async move {
+        let (near, _far, seen) = pair(over).await;
         let desk = near.root::<Desk>().expect("a root");
         let waiting = desk.send(Wait);
         assert_eq!(desk.send(Add(0, 1)).await, Ok(1));
@@ -206,8 +295,8 @@ fn dropping_a_call_drops_what_the_far_handler_returned() {
 
 #[test]
 fn every_pending_call_fails_when_the_link_is_lost() {
-    run(async {
-        let (near, far, _) = pair().await;
+    over_all(|over| async move {
+        let (near, far, _) = pair(over).await;
         let desk = near.root::<Desk>().expect("a root");
         let waiting: Vec<_> = (0..50).map(|_| desk.send(Wait)).collect();
         assert_eq!(desk.send(Add(0, 1)).await, Ok(1));
@@ -231,13 +320,17 @@ fn every_pending_call_fails_when_the_link_is_lost() {
 
 #[test]
 fn large_payloads_cross_as_views_and_their_slots_come_back() {
-    run(async {
-        let (near, _far, _) = pair().await;
+    over_all(|over| async move {
+        let (near, _far, _) = pair(over).await;
         let desk = near.root::<Desk>().expect("a root");
         for round in 0..200_u32 {
             let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n ^ round) as u8).collect();
             let sample = Sample::new(MediaTime::ZERO, MediaTime::ZERO, bytes.clone());
             let back = desk.send(Show(sample)).await.expect("shown");
+            assert_eq!(
+                matches!(back.payload, Payload::View(_)),
+                over == Over::Socket
+            );
             assert_eq!(back.payload.to_bytes(), bytes);
         }
         let small = Sample::new(MediaTime::ZERO, MediaTime::ZERO, vec![7; 100]);
@@ -247,8 +340,8 @@ fn large_payloads_cross_as_views_and_their_slots_come_back() {
 
 #[test]
 fn the_last_handle_dropped_stops_the_far_actor() {
-    run(async {
-        let (near, _far, _) = pair().await;
+    over_all(|over| async move {
+        let (near, _far, _) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         let (mine, seen) = desk();
         root.send(Keep(mine)).await.expect("kept");

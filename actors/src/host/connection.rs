@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -19,6 +19,8 @@ use crate::runtime;
 
 /// How long a link that broke waits for its host's end, to say how it ended.
 const EXIT_WAIT: Duration = Duration::from_millis(500);
+/// How long after a broken protocol a host's end counts as the reason.
+const DYING_WAIT: Duration = Duration::from_millis(50);
 
 /// Which program is the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,10 +60,12 @@ impl Host {
             .map_err(|error| Error::new(ErrorKind::HostStart(error.to_string().into())))?;
         let process = Arc::new(process);
         let watched = process.exited();
+        let host = Arc::downgrade(&process);
         let pid = process.pid();
         let (pmp, lost) = runtime::run(move || async move {
-            let diagnose =
-                Box::new(move |end: TransportError| host_lost(pid, end, watched).boxed_local());
+            let diagnose = Box::new(move |end: TransportError| {
+                host_lost(pid, end, host, watched).boxed_local()
+            });
             let link = Link::connect(Endpoint::unix(socket), 0, None, diagnose).await?;
             Ok((link.root::<PmpHost>()?, link.lost()))
         })
@@ -74,27 +78,49 @@ impl Host {
     }
 }
 
-/// Why a link to a host has ended: how the process did, or what broke the link while it still runs.
+/// Why a link to a host has ended: how the process did, or what it did wrong, for which it is killed.
 async fn host_lost(
     pid: u32,
     end: TransportError,
+    host: Weak<HostProcess>,
     exited: impl Future<Output = portcullis_transport::HostExit>,
 ) -> Error {
-    if let TransportError::Protocol { .. } = end {
-        return Error::new(ErrorKind::Protocol(end.to_string().into()));
+    let mut exited = std::pin::pin!(exited);
+    let kill = || {
+        if let Some(host) = host.upgrade() {
+            host.kill();
+        }
+    };
+    let is_hung = matches!(end, TransportError::Timeout { .. });
+    let wait = match end {
+        // One that dies while it writes breaks the protocol too, and that it died says more.
+        TransportError::Protocol { .. } => DYING_WAIT,
+        _ => EXIT_WAIT,
+    };
+    if is_hung {
+        kill();
     }
-    let exit = match tokio::time::timeout(EXIT_WAIT, exited).await {
+    let exit = tokio::time::timeout(wait, exited.as_mut()).await;
+    let mut exit = match exit {
         Ok(exit) => HostExit {
             pid,
             code: exit.code(),
             signal: exit.signal(),
             last_words: exit.last_words,
         },
+        Err(_) if matches!(end, TransportError::Protocol { .. }) => {
+            kill();
+            return Error::new(ErrorKind::Protocol(end.to_string().into())).in_process(pid);
+        }
         Err(_) => HostExit {
             pid,
             ..HostExit::default()
         },
     };
+    if is_hung {
+        let words = format!("it does not answer ({end}) and was killed");
+        exit.last_words.push(words);
+    }
     Error::new(ErrorKind::HostLost(exit))
 }
 

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_engine::media::PayloadPort;
 use portcullis_engine::{Error, ErrorKind, Result};
-use portcullis_transport::{Agreed, Frame, FrameHeader, LinkSender, TransportError};
+use portcullis_transport::{
+    Agreed, Features, Frame, FrameHeader, LinkSender, SlotRef, TransportError,
+};
 use tokio::sync::{Notify, watch};
 
 use super::LinkLost;
-use super::calls::Calls;
-use super::objects::Objects;
+use super::incoming::Incoming;
+use super::objects::{ExportRef, Objects};
+use super::outgoing::Outgoing;
 use super::wire::kind;
 use crate::bridge::payload_port::{Payloads, SlotAllocator};
+use crate::bridge::scope;
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
@@ -26,7 +29,8 @@ pub(crate) struct LinkCore {
     pub(super) id: u64,
     pub(super) agreed: Agreed,
     pub(super) sender: LinkSender,
-    pub(super) calls: RefCell<Calls>,
+    pub(super) outgoing: RefCell<Outgoing>,
+    pub(super) incoming: RefCell<Incoming>,
     pub(super) objects: RefCell<Objects>,
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
@@ -38,14 +42,53 @@ pub(crate) struct LinkCore {
     is_lost: Cell<bool>,
 }
 
+/// What a link holds.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) outgoing: usize,
+    pub(crate) incoming: usize,
+    pub(crate) exports: usize,
+    pub(crate) imports: usize,
+    /// Slots that the peer has.
+    pub(crate) leased: usize,
+}
+
+/// A message in the form in which it crosses, with what it has taken to cross.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    body: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    exports: Vec<ExportRef>,
+    leases: Vec<SlotRef>,
+}
+
+impl Encoded {
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// What has become of a frame.
+#[derive(Debug)]
+pub(super) enum Pushed {
+    /// It is on its way.
+    Done,
+    /// It cannot cross; what it has taken is given back.
+    Refused(Error),
+    /// The link has ended: the cause follows.
+    Ended,
+}
+
 impl LinkCore {
     pub(super) fn new(sender: LinkSender, agreed: Agreed) -> Rc<Self> {
-        let payloads = Payloads::new(sender.clone(), agreed.features);
+        let payloads = Payloads::new(sender.clone(), &agreed);
         Rc::new(Self {
             id: LINKS.fetch_add(1, Ordering::Relaxed),
             agreed,
             sender,
-            calls: RefCell::default(),
+            outgoing: RefCell::default(),
+            incoming: RefCell::default(),
             objects: RefCell::default(),
             payloads: Rc::new(RefCell::new(payloads)),
             sweep: Arc::default(),
@@ -62,10 +105,14 @@ impl LinkCore {
         Rc::clone(&self.payloads) as Rc<RefCell<dyn PayloadPort>>
     }
 
-    pub(crate) fn attach_descriptor(&self, descriptor: OwnedFd) -> u32 {
+    pub(crate) fn attach_descriptor(&self, descriptor: OwnedFd) -> Result<u32, &'static str> {
+        if !self.agreed.features.contains(Features::DESCRIPTORS) {
+            return Err("this link carries no descriptors");
+        }
         let mut descriptors = self.outgoing_descriptors.borrow_mut();
+        let index = u32::try_from(descriptors.len()).map_err(|_| "too many descriptors")?;
         descriptors.push(descriptor);
-        descriptors.len() as u32 - 1
+        Ok(index)
     }
 
     pub(crate) fn take_descriptor(&self, index: u32) -> Option<OwnedFd> {
@@ -73,10 +120,6 @@ impl LinkCore {
             .borrow_mut()
             .get_mut(index as usize)?
             .take()
-    }
-
-    pub(super) fn take_outgoing_descriptors(&self) -> Vec<OwnedFd> {
-        self.outgoing_descriptors.take()
     }
 
     pub(super) fn allocator(&self) -> Arc<SlotAllocator> {
@@ -108,32 +151,79 @@ impl LinkCore {
         self.closing.notify_one();
     }
 
-    /// A future that waits until the link has room for another call, if it has none now.
-    pub(crate) fn credit(self: &Rc<Self>) -> Option<impl Future<Output = ()> + 'static> {
-        if self.has_credit() {
-            return None;
-        }
-        let link = Rc::clone(self);
-        Some(async move {
-            while !link.has_credit() {
-                let changed = link.credit.notified();
-                tokio::select! {
-                    () = changed => {}
-                    // What is queued drains without a reply.
-                    _ = link.sender.queued_at_most(link.agreed.limits.byte_window as usize) => {
-                        if !link.has_credit() {
-                            link.credit.notified().await;
-                        }
-                    }
-                }
+    /// Runs `write` as the encoding of one message; on failure what it has taken is given back.
+    pub(super) fn encode(
+        self: &Rc<Self>,
+        write: impl FnOnce(Vec<u8>) -> postcard::Result<Vec<u8>>,
+    ) -> postcard::Result<Encoded> {
+        self.payloads.borrow_mut().begin_encoding();
+        let body = scope::enter(self, || write(Vec::with_capacity(128)));
+        let mut encoded = Encoded {
+            body: Vec::new(),
+            descriptors: self.outgoing_descriptors.take(),
+            exports: self.objects.borrow_mut().take_encoding(),
+            leases: self.payloads.borrow_mut().take_encoding(),
+        };
+        match body {
+            Ok(body) => {
+                encoded.body = body;
+                Ok(encoded)
             }
-        })
+            Err(error) => {
+                self.undo(encoded);
+                Err(error)
+            }
+        }
     }
 
-    fn has_credit(&self) -> bool {
-        self.is_lost()
-            || (self.calls.borrow().in_flight() < self.agreed.limits.call_window as usize
-                && self.sender.queued_bytes() <= self.agreed.limits.byte_window as usize)
+    /// Gives back what a message has taken that will not cross.
+    pub(super) fn undo(&self, encoded: Encoded) {
+        self.take_back(encoded.exports);
+        self.payloads.borrow_mut().undo(encoded.leases);
+    }
+
+    pub(super) fn push(&self, header: FrameHeader, encoded: Encoded) -> Pushed {
+        let Encoded {
+            body,
+            descriptors,
+            exports,
+            leases,
+        } = encoded;
+        let error = match self.sender.push(header, &[&body], descriptors) {
+            Ok(()) => return Pushed::Done,
+            Err(TransportError::FrameTooLarge { len, max }) => {
+                Error::limit("message bytes", max, len)
+            }
+            Err(TransportError::TooManyDescriptors { count, max }) => {
+                Error::limit("descriptors of a message", max as u64, count as u64)
+            }
+            Err(TransportError::QueueFull { queued, max }) => Error::limit(
+                "bytes that wait for a peer that does not read",
+                max as u64,
+                queued as u64,
+            ),
+            Err(_) => return Pushed::Ended,
+        };
+        self.take_back(exports);
+        self.payloads.borrow_mut().undo(leases);
+        Pushed::Refused(error)
+    }
+
+    /// Whether the last encoding failed for want of a free slot of this size. Asking forgets it.
+    pub(super) fn take_exhausted(&self) -> Option<usize> {
+        self.payloads.borrow_mut().take_exhausted()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
+        let (exports, imports) = self.objects.borrow().len();
+        Census {
+            outgoing: self.outgoing.borrow().len(),
+            incoming: self.incoming.borrow().len(),
+            exports,
+            imports,
+            leased: self.payloads.borrow().leased(),
+        }
     }
 
     /// One frame of the peer.
@@ -153,9 +243,18 @@ impl LinkCore {
             kind::CALL => self.receive_call(&header, &body),
             kind::REPLY => self.receive_reply(&header, &body),
             kind::CANCEL => {
-                self.calls.borrow_mut().cancel_inbound(header.call);
+                self.receive_cancel(header.call);
                 Ok(())
             }
+            kind::PING => {
+                let pong = FrameHeader {
+                    kind: kind::PONG,
+                    ..FrameHeader::default()
+                };
+                self.push_control(pong, &[]);
+                Ok(())
+            }
+            kind::PONG => Ok(()),
             kind::RELEASE => self.receive_release(&header),
             kind::SLOTS => self.payloads.borrow_mut().release(&body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
@@ -163,22 +262,6 @@ impl LinkCore {
         // What a message did not take is closed.
         self.incoming_descriptors.take();
         outcome
-    }
-
-    pub(super) fn push(
-        &self,
-        header: FrameHeader,
-        body: &[u8],
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<()> {
-        self.sender
-            .push(header, &[body], descriptors)
-            .map_err(|error| match error {
-                TransportError::FrameTooLarge { len, max } => {
-                    Error::limit("message bytes", max, len)
-                }
-                other => protocol(other.to_string()),
-            })
     }
 
     /// Tells the peer which of its slots nobody here looks at any more.
@@ -194,7 +277,7 @@ impl LinkCore {
 
     /// Pushes a frame that nobody waits for. It fails only when the link has ended or the peer does not read at all.
     pub(super) fn push_control(&self, header: FrameHeader, body: &[u8]) {
-        if let Err(error) = self.push(header, body, Vec::new()) {
+        if let Err(error) = self.sender.push(header, &[body], Vec::new()) {
             self.sender
                 .abort(TransportError::protocol(error.to_string()));
         }
@@ -211,8 +294,8 @@ impl LinkCore {
         self.mark_lost();
         self.lost.send_replace(Some(error.clone()));
         // Taken out first: completing a call or dropping an object may come back here.
-        let calls = self.calls.take();
-        calls.fail(error);
+        self.incoming.take().abort();
+        self.outgoing.take().fail(error);
         drop(self.objects.take());
         self.payloads.borrow_mut().close();
         self.credit.notify_waiters();

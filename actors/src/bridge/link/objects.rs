@@ -58,9 +58,16 @@ pub(super) struct Objects {
     by_object: HashMap<u64, usize>,
     generations: u32,
     /// Exports that the message being encoded refers to, to be undone if encoding fails.
-    encoding: Vec<usize>,
+    encoding: Vec<ExportRef>,
     imports: HashMap<(u32, u32), Import>,
     imported: u64,
+}
+
+/// One reference to an export.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExportRef {
+    index: usize,
+    generation: u32,
 }
 
 struct Export {
@@ -101,27 +108,18 @@ impl LinkCore {
             .map_err(protocol)
     }
 
-    pub(super) fn begin_encoding(&self) {
-        self.objects.borrow_mut().encoding.clear();
-        self.payloads.borrow_mut().begin_encoding();
-    }
-
-    pub(super) fn keep_encoding(&self) {
-        self.objects.borrow_mut().encoding.clear();
-        self.payloads.borrow_mut().keep_encoding();
-    }
-
-    pub(super) fn undo_encoding(&self) {
+    /// Takes references back that were not sent after all.
+    pub(super) fn take_back(&self, references: Vec<ExportRef>) {
         let released: Vec<_> = {
             let mut objects = self.objects.borrow_mut();
-            let indices = std::mem::take(&mut objects.encoding);
-            indices
-                .into_iter()
-                .filter_map(|index| objects.give_back(index, 1))
-                .collect()
+            let take_back = |of: ExportRef| {
+                let export = objects.exports.get(of.index)?;
+                (export.generation == of.generation).then(|| objects.give_back(of.index, 1))?
+            };
+            references.into_iter().filter_map(take_back).collect()
         };
+        // Dropped outside of the borrow: it may be the last handle to an actor.
         drop(released);
-        self.payloads.borrow_mut().undo_encoding();
     }
 
     /// The form in which a handle leaves this process.
@@ -155,11 +153,12 @@ impl LinkCore {
                 index
             }
         };
-        objects.encoding.push(index);
+        let generation = objects.exports[index].generation;
+        objects.encoding.push(ExportRef { index, generation });
         Ok(WireHandle {
             home: false,
             id: u32::try_from(index).map_err(|_| "too many objects")?,
-            generation: objects.exports[index].generation,
+            generation,
             interface: shared.interface,
         })
     }
@@ -271,6 +270,17 @@ impl LinkCore {
 }
 
 impl Objects {
+    /// Exported and imported objects.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.exports.len(), self.imports.len())
+    }
+
+    /// References that the message being encoded has taken.
+    pub(super) fn take_encoding(&mut self) -> Vec<ExportRef> {
+        std::mem::take(&mut self.encoding)
+    }
+
     /// Takes references away; the export's handle comes out with the last of them.
     fn give_back(&mut self, index: usize, references: u64) -> Option<Arc<Shared>> {
         let export = self.exports.get_mut(index)?;

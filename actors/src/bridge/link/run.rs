@@ -1,22 +1,26 @@
 //! Runs a link until it ends.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis_engine::{Error, Result};
-use portcullis_transport::{Frame, LinkReceiver, TransportError};
+use portcullis_transport::{Frame, FrameHeader, LinkReceiver, TransportError};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::core::LinkCore;
 use super::{Diagnose, wire};
 use crate::bridge::handle::AnyHandle;
 
-/// How often deadlines are looked at while calls are in flight.
-const TICK: Duration = Duration::from_millis(50);
+/// How often a peer that is waited for and says nothing is asked whether it is still there.
+const BEAT: Duration = Duration::from_secs(1);
+/// Beats without a word from the peer after which it counts as hung.
+const MISSED_BEATS: u32 = 5;
 
-/// Starts a link on this arbiter.
+/// Starts a link on this arbiter. With `beats` a peer that does not answer at all ends it.
 pub(super) fn start(
     link: portcullis_transport::Link,
     root: Option<AnyHandle>,
+    beats: bool,
     diagnose: Diagnose,
 ) -> Rc<LinkCore> {
     debug_assert_eq!(wire::ROOT, 0, "the root is the first export");
@@ -28,7 +32,7 @@ pub(super) fn start(
     let running = Rc::clone(&core);
     let receiver = link.receiver;
     actix_rt::spawn(async move {
-        let ended = serve(&running, receiver).await;
+        let ended = serve(&running, receiver, beats).await;
         running.mark_lost();
         running.sender.abort(ended.clone());
         let error = diagnose(ended).await;
@@ -38,34 +42,95 @@ pub(super) fn start(
 }
 
 /// Takes the peer's frames until the link ends, and says what ended it.
-async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver) -> TransportError {
+async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> TransportError {
     let mut frames = Vec::new();
     let slots = core.payloads.borrow().peer();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut heartbeat = Heartbeat::default();
+    let mut beat = interval(BEAT);
+    // Beats are counted, not time: a process that was stopped itself must not find its peer hung when it goes on.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+    let mut set = None;
     loop {
-        tokio::select! {
+        let deadline = core.outgoing.borrow().next_deadline();
+        if let Some(deadline) = deadline.filter(|_| set != deadline) {
+            timer.as_mut().reset(deadline);
+            set = Some(deadline);
+        }
+        let outcome = tokio::select! {
             received = receiver.receive(&mut frames) => {
+                heartbeat.heard();
                 let end = received.err();
                 // What came before the end counts.
-                if let Err(error) = take(core, &mut frames) {
-                    tracing::warn!(%error, link = core.id, "the peer breaks the protocol");
-                    return TransportError::protocol(error.to_string());
+                let taken = take(core, &mut frames);
+                match (taken, end) {
+                    (Err(error), _) => Err(error),
+                    (Ok(()), Some(end)) => return end,
+                    (Ok(()), None) => {
+                        // Others on this arbiter have their turn after each batch.
+                        tokio::task::yield_now().await;
+                        Ok(())
+                    }
                 }
-                if let Some(end) = end {
-                    return end;
-                }
-                // Others on this arbiter have their turn after each batch.
-                tokio::task::yield_now().await;
             }
             () = core.sweep.notified() => core.sweep(Instant::now()),
-            () = slots.releases_ready() => core.give_back_slots(),
+            () = &mut timer, if deadline.is_some() => {
+                set = None;
+                core.sweep(Instant::now())
+            }
+            () = slots.releases_ready() => {
+                core.give_back_slots();
+                Ok(())
+            }
             () = core.closing.notified() => return TransportError::Closed,
-            _ = tick.tick(), if core.calls.borrow().in_flight() > 0 => core.sweep(Instant::now()),
+            _ = beat.tick(), if beats => match heartbeat.beat(core) {
+                Some(hung) => return hung,
+                None => Ok(()),
+            },
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, link = core.id, "the peer breaks the protocol");
+            return TransportError::protocol(error.to_string());
         }
     }
 }
 
 fn take(core: &Rc<LinkCore>, frames: &mut Vec<Frame>) -> Result<(), Error> {
     frames.drain(..).try_for_each(|frame| core.receive(frame))
+}
+
+/// Notices a peer that does not serve its link any more.
+#[derive(Default)]
+struct Heartbeat {
+    /// Whether the peer has said anything since the last beat.
+    was_heard: bool,
+    missed: u32,
+}
+
+impl Heartbeat {
+    fn heard(&mut self) {
+        self.was_heard = true;
+        self.missed = 0;
+    }
+
+    fn beat(&mut self, core: &LinkCore) -> Option<TransportError> {
+        let was_heard = std::mem::take(&mut self.was_heard);
+        if was_heard || !core.outgoing.borrow().is_waiting() {
+            self.missed = 0;
+            return None;
+        }
+        if self.missed >= MISSED_BEATS {
+            return Some(TransportError::Timeout {
+                what: "a sign of life of the peer".into(),
+                after: BEAT * MISSED_BEATS,
+            });
+        }
+        self.missed += 1;
+        let ping = FrameHeader {
+            kind: wire::kind::PING,
+            ..FrameHeader::default()
+        };
+        core.push_control(ping, &[]);
+        None
+    }
 }

@@ -6,7 +6,7 @@ pub(crate) mod kind {
     pub(crate) const CALL: u16 = 1;
     /// The answer of a call: body is the reply, or an error if [`super::FLAG_ERROR`] is set.
     pub(crate) const REPLY: u16 = 2;
-    /// The caller has gone: call.
+    /// The caller has gone: call. Answered by [`super::FLAG_CANCELLED`], unless the reply has been sent before.
     pub(crate) const CANCEL: u16 = 3;
     /// References to an object are given back: object, generation; `call` is how many.
     pub(crate) const RELEASE: u16 = 4;
@@ -14,10 +14,17 @@ pub(crate) mod kind {
     pub(crate) const SLOTS: u16 = 5;
     /// A new segment of the sender's payload pool: object is its id, `call` the slot size, method the slot count; one descriptor.
     pub(crate) const SEGMENT: u16 = 6;
+    /// Asks whether the peer's link is still served.
+    pub(crate) const PING: u16 = 7;
+    /// Answers a ping.
+    pub(crate) const PONG: u16 = 8;
 }
 
 /// A reply that carries an error. One of the transport's user flags.
 pub(super) const FLAG_ERROR: u16 = 1 << 15;
+
+/// A reply that says that its call was cancelled, and has no body.
+pub(super) const FLAG_CANCELLED: u16 = 1 << 14;
 
 /// The object id of each side's root.
 pub(super) const ROOT: u32 = 0;
