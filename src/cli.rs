@@ -3,6 +3,7 @@
 //! A part of the library only so that benches and tests can reach it; not an interface for users.
 
 mod arguments;
+pub mod bench;
 mod components;
 mod decode;
 mod failure;
@@ -52,6 +53,7 @@ enum Command {
     Play(play::Play),
     Run(run::Run),
     Components(components::Components),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command of this process's arguments.
@@ -96,6 +98,10 @@ async fn run_command(command: Command) -> u8 {
         Command::Play(play) => play.run(&mut interrupt).await,
         Command::Run(run) => run.run(&mut interrupt).await,
         Command::Components(components) => components.run(),
+        Command::Bench(bench) => {
+            let run = async { bench::run(bench).await.map_err(Failure::from) };
+            interrupt.or(run).await
+        }
     };
     match outcome {
         Ok(()) => 0,
@@ -111,7 +117,7 @@ impl Command {
             Self::Probe(probe) => probe.json.then_some(Document),
             Self::Decode(decode) => decode.json.then_some(Lines),
             // Their events and summary say it.
-            Self::Play(_) | Self::Run(_) | Self::Components(_) => None,
+            Self::Play(_) | Self::Run(_) | Self::Components(_) | Self::Bench(_) => None,
         }
     }
 }

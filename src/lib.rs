@@ -19,6 +19,9 @@
 //! ([`Placement`]), not code.
 #![forbid(unsafe_code)]
 
+// What the derive macros write names the facade.
+extern crate self as portcullis;
+
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

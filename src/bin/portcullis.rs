@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    portcullis::host::init(portcullis::builtin());
+    portcullis::host::init(portcullis::cli::bench::registry());
     portcullis::cli::main()
 }

@@ -123,6 +123,18 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(error) => Self::Media(error),
+            Err(error) => match error.downcast::<io::Error>() {
+                Ok(error) => Self::output("the figures", error),
+                Err(error) => Self::output("bench", io::Error::other(error)),
+            },
+        }
+    }
+}
+
 /// The exit code of an error of the library.
 pub(super) fn code_of(error: &Error) -> u8 {
     // A sink that cannot write is no fault of the input.

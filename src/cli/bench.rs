@@ -1,0 +1,140 @@
+//! `portcullis bench`: what moving a sample, a message or a file through the wall costs on this machine.
+//!
+//! Every figure is printed beside a floor of the machine, measured in the same run: a number alone says nothing of another
+//! machine.
+
+mod calls;
+mod components;
+mod floor;
+mod flow;
+mod row;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+pub use components::registry;
+pub use flow::{Flow, Measured};
+
+use self::row::Rows;
+use crate::Placement;
+
+/// Measures a pattern source that feeds a null sink through a session, and calls through handles.
+///
+/// The host of `isolated` is a process of its own, not yet sandboxed.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Where the session runs
+    #[arg(long, value_enum, default_value_t)]
+    pub placement: Where,
+    /// Which way samples cross the wall
+    #[arg(long, value_enum, default_value_t)]
+    pub direction: Direction,
+    /// Bytes of a sample, 8 to 268435456
+    #[arg(long, value_name = "BYTES", default_value_t = 188, value_parser = clap::value_parser!(u32).range(8..=256 << 20))]
+    pub size: u32,
+    /// Samples of a run; by default as many as take about half a second
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Microseconds between two samples of the latency run
+    #[arg(long, value_name = "U", default_value_t = 3000)]
+    pub interval_us: u32,
+    /// The producer writes every byte, the consumer reads a word of every 64 bytes
+    #[arg(long)]
+    pub touch: bool,
+    /// How often each figure is measured; the median is printed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub runs: u32,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Where {
+    /// In this process
+    InProcess,
+    /// In a host process
+    #[default]
+    Isolated,
+}
+
+impl Where {
+    /// The placement of that name.
+    pub fn placement(self) -> Placement {
+        match self {
+            Self::InProcess => Placement::InProcess,
+            Self::Isolated => Placement::isolated(),
+        }
+    }
+}
+
+/// Which way samples cross the wall. In-process there is no wall and the two are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// Source in the application, sink in the host
+    #[default]
+    ToHost,
+    /// Source in the host, sink in the application
+    FromHost,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a host cannot start or is lost, or nobody reads the output any more.
+pub async fn run(args: BenchArgs) -> Result<()> {
+    let mut rows = Rows::new(&args);
+    let copy = floor::copy(args.size as usize)?;
+    let flow = Flow::new(args.placement, args.direction, args.size).touch(args.touch);
+    for (name, batch) in [("batch-1", Some(1)), ("batch-default", None)] {
+        let flow = flow.batch(batch);
+        let count = match args.count {
+            Some(count) => count,
+            None => flow.start(flow::PROBE).await?.run().await?.count_for(0.5),
+        };
+        let mut runs = Vec::new();
+        for _ in 0..args.runs {
+            runs.push(flow.start(count).await?.run().await?);
+        }
+        let median = |of: fn(&Measured) -> f64| row::median(runs.iter().map(of).collect());
+        rows.set_count(count);
+        rows.print(
+            &format!("samples-{name}"),
+            median(Measured::per_second),
+            "samples/s",
+            "memory-copy",
+            copy.per_second,
+        )?;
+        rows.print(
+            &format!("bytes-{name}"),
+            median(Measured::gigabytes_per_second),
+            "GB/s",
+            "memory-copy",
+            copy.gigabytes_per_second,
+        )?;
+        rows.print(
+            &format!("cpu-{name}"),
+            median(Measured::cpu_us),
+            "us/sample",
+            "memory-copy",
+            1e6 / copy.per_second,
+        )?;
+    }
+    let wake = floor::wake_up()?;
+    let paced = flow
+        .paced(args.interval_us, args.count.unwrap_or(300).clamp(20, 2000))
+        .await?;
+    rows.set_count(paced.len() as u64);
+    for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
+        let floor = row::quantile(&wake, part) / 2.0;
+        rows.print(
+            &format!("latency-{name}"),
+            row::quantile(&paced, part),
+            "us",
+            "cross-core-wake-up",
+            floor,
+        )?;
+    }
+    calls::measure(&args, &mut rows, row::quantile(&wake, 0.5)).await
+}

@@ -1,0 +1,304 @@
+//! Samples through a real session, from a source to a sink, on one or both sides of the wall.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use portcullis_codecs::sink::NullSettings;
+use portcullis_codecs::synthetic::{PatternSettings, Touch};
+use portcullis_engine::event::EventKind;
+use portcullis_engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
+use portcullis_engine::{Component, ContentLimits, MediaTime, Settings, StreamId};
+
+use super::components::{METRONOME, MetronomeSettings, Stopwatch, TakeLatencies};
+use super::{Direction, Where};
+use crate::host::{CreateObject, CreatedObject, HostConnection};
+use crate::pipeline::session::NodeObject;
+use crate::pipeline::sink::ReadAhead;
+use crate::{EventStream, MediaSession, Pacing};
+
+/// Samples of the run that finds out how many samples to measure with.
+pub(super) const PROBE: u64 = 200;
+
+/// A source and a sink and what goes between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    placement: Where,
+    direction: Direction,
+    size: u32,
+    touch: bool,
+    batch: Option<u32>,
+}
+
+impl Flow {
+    /// Samples of `size` bytes, untouched, in the batches that a sink asks for by itself.
+    pub fn new(placement: Where, direction: Direction, size: u32) -> Self {
+        Self {
+            placement,
+            direction,
+            size,
+            touch: false,
+            batch: None,
+        }
+    }
+
+    /// Whether the producer writes every byte and the consumer reads a word of every 64 bytes.
+    #[must_use]
+    pub fn touch(self, touch: bool) -> Self {
+        Self { touch, ..self }
+    }
+
+    /// Samples that one request asks for; `None` leaves it to the sink.
+    #[must_use]
+    pub fn batch(self, batch: Option<u32>) -> Self {
+        Self { batch, ..self }
+    }
+
+    /// Makes a session with a source of `count` samples, ready to run.
+    ///
+    /// # Errors
+    /// Those of a session.
+    pub async fn start(self, count: u64) -> Result<Ready> {
+        let settings = PatternSettings {
+            size: self.size,
+            count,
+            touch: if self.touch {
+                Touch::All
+            } else {
+                Touch::Header
+            },
+            ..PatternSettings::default()
+        };
+        self.connect("synthetic.pattern", Settings::of(&settings)?, count, false)
+            .await
+    }
+
+    /// Latencies in microseconds of `count` samples that are made one by one, from the source to the other side.
+    pub(super) async fn paced(self, interval_us: u32, count: u64) -> Result<Vec<f64>> {
+        let settings = MetronomeSettings {
+            size: self.size,
+            count,
+            interval_us,
+        };
+        let flow = self.batch(Some(1));
+        let mut ready = flow
+            .connect(METRONOME, Settings::of(&settings)?, count, true)
+            .await?;
+        let stopwatch = ready.stopwatch.take().context("a stopwatch")?;
+        ready.play().await?;
+        let latencies = stopwatch.send(TakeLatencies).await?;
+        // The first ones find cold caches and a preroll.
+        Ok(latencies
+            .iter()
+            .skip(5)
+            .map(|ticks| f64::from(*ticks) / 10.0)
+            .collect())
+    }
+
+    async fn connect(
+        self,
+        source: &str,
+        settings: Settings,
+        count: u64,
+        timed: bool,
+    ) -> Result<Ready> {
+        let limits = ContentLimits {
+            max_samples: u64::MAX,
+            max_output_bytes: u64::MAX,
+            max_duration: MediaTime::MAX,
+            ..ContentLimits::default()
+        };
+        let mut builder = crate::session(self.placement.placement())
+            .pacing(Pacing::Free)
+            .limits(limits);
+        if let Some(batch) = self.batch {
+            builder = builder.read_ahead(ReadAhead {
+                batch,
+                ..ReadAhead::default()
+            });
+        }
+        let session = builder.start().await?;
+        let here = HostConnection::in_process(crate::registry()).await?;
+        let there = session.host().clone();
+        let (source_side, sink_side) = match self.direction {
+            Direction::ToHost => (&here, &there),
+            Direction::FromHost => (&there, &here),
+        };
+        let CreatedObject::Source(source) = create(source_side, source, settings, limits).await?
+        else {
+            bail!("not a source");
+        };
+        let sink = NullSettings {
+            rateless: true,
+            touch: self.touch,
+        };
+        let CreatedObject::Sink(sink) =
+            create(sink_side, "sink.null", Settings::of(&sink)?, limits).await?
+        else {
+            bail!("not a sink");
+        };
+        let mut topology = Topology::new();
+        let presentation = source.presentation.clone();
+        let mut objects = vec![
+            (ObjectId(0), NodeObject::Source(source)),
+            (ObjectId(1), NodeObject::Sink(sink)),
+        ];
+        let from = topology.add_node(NodeKind::described(
+            ObjectRef::Object(ObjectId(0)),
+            StreamId(0),
+            presentation,
+        ));
+        let to = topology.add_node(NodeKind::output(ObjectRef::Object(ObjectId(1)), 0));
+        let mut stopwatch = None;
+        if timed {
+            crate::AnyHandle::expect::<super::components::StopwatchControl>();
+            let CreatedObject::Transform(object, control) = create(
+                sink_side,
+                Stopwatch::INFO.class,
+                Settings::default(),
+                limits,
+            )
+            .await?
+            else {
+                bail!("not a transform");
+            };
+            stopwatch = Some(control.context("the stopwatch's messages")?.typed()?);
+            objects.push((ObjectId(2), NodeObject::Transform(object)));
+            let middle = topology.add_node(NodeKind::transform(ObjectRef::Object(ObjectId(2))));
+            topology.connect(from, 0, middle, 0)?;
+            topology.connect(middle, 0, to, 0)?;
+        } else {
+            topology.connect(from, 0, to, 0)?;
+        }
+        let events = session.events();
+        session.set_topology(topology, objects).await?;
+        Ok(Ready {
+            session,
+            events,
+            stopwatch,
+            count,
+            bytes: count * u64::from(self.size),
+        })
+    }
+}
+
+async fn create(
+    side: &HostConnection,
+    class: &str,
+    settings: Settings,
+    limits: ContentLimits,
+) -> Result<CreatedObject> {
+    let request = CreateObject {
+        class: class.to_owned(),
+        settings,
+        opener: None,
+        limits,
+    };
+    Ok(side.pmp_host().send(request).await?)
+}
+
+/// A session that has not started yet.
+#[derive(Debug)]
+pub struct Ready {
+    session: MediaSession,
+    events: EventStream,
+    stopwatch: Option<crate::Handle<super::components::StopwatchControl>>,
+    count: u64,
+    bytes: u64,
+}
+
+impl Ready {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// Those of a session; when not every sample arrived.
+    pub async fn run(mut self) -> Result<Measured> {
+        let pids = [std::process::id(), self.session.host().pid()];
+        let cpu_before = cpu_time(pids);
+        let start = Instant::now();
+        self.play().await?;
+        let wall = start.elapsed();
+        let cpu = cpu_time(pids).saturating_sub(cpu_before);
+        let arrived: u64 = self
+            .session
+            .statistics()
+            .await?
+            .iter()
+            .map(|output| output.counts.samples)
+            .sum();
+        if arrived != self.count {
+            bail!("{arrived} of {} samples arrived", self.count);
+        }
+        Ok(Measured {
+            samples: self.count,
+            bytes: self.bytes,
+            wall,
+            cpu,
+        })
+    }
+
+    async fn play(&mut self) -> Result<()> {
+        self.session.start(None).await?;
+        while let Some(event) = self.events.next().await {
+            event.status.clone()?;
+            if matches!(event.kind, EventKind::SessionEnded { .. }) {
+                return Ok(());
+            }
+        }
+        bail!("the session is gone before its end")
+    }
+}
+
+/// What a run took.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Samples that went through.
+    pub samples: u64,
+    /// Their payload.
+    pub bytes: u64,
+    /// From the start command to the end event.
+    pub wall: Duration,
+    /// Processor time of both processes.
+    pub cpu: Duration,
+}
+
+impl Measured {
+    pub(super) fn per_second(&self) -> f64 {
+        self.samples as f64 / self.wall.as_secs_f64()
+    }
+
+    pub(super) fn gigabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / self.wall.as_secs_f64() / 1e9
+    }
+
+    pub(super) fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.samples as f64
+    }
+
+    /// How many samples take about so many seconds.
+    pub(super) fn count_for(&self, seconds: f64) -> u64 {
+        (self.per_second() * seconds).clamp(200.0, 5e6) as u64
+    }
+}
+
+/// Processor time of all threads of these processes. Zero where the system does not say.
+fn cpu_time(mut pids: [u32; 2]) -> Duration {
+    pids.sort_unstable();
+    let distinct = if pids[0] == pids[1] {
+        &pids[..1]
+    } else {
+        &pids[..]
+    };
+    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+        // Nanoseconds on a core, then nanoseconds of waiting for one, then time slices.
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    let nanoseconds = distinct
+        .iter()
+        .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok())
+        .flatten()
+        .filter_map(|entry| of_thread(entry.ok()?.path()))
+        .sum();
+    Duration::from_nanos(nanoseconds)
+}
