@@ -29,6 +29,8 @@ pub use deferred::Deferred;
 pub(crate) use deferred::{Answerer, deferred};
 pub use descriptor::FileDescriptor;
 pub use handle::{AnyHandle, Call, Handle};
+#[doc(hidden)]
+pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};
 pub use link::{Link, LinkLost};
 pub use payload_port::SlotAllocator;

@@ -5,13 +5,17 @@
 //! actors) never leaves it and need not be `Send`.
 
 use std::future::Future;
-use std::sync::{LazyLock, mpsc};
+use std::io;
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use actix_rt::{ArbiterHandle, System};
 use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-static ARBITER: LazyLock<ArbiterHandle> = LazyLock::new(|| {
+/// Empty until the first use, and while the system has no thread to give.
+static ARBITER: Mutex<Option<ArbiterHandle>> = Mutex::new(None);
+
+fn start() -> Result<ArbiterHandle> {
     let (started, start) = mpsc::channel();
     std::thread::Builder::new()
         .name("portcullis".into())
@@ -24,11 +28,12 @@ static ARBITER: LazyLock<ArbiterHandle> = LazyLock::new(|| {
                 tracing::error!(%error, "the runtime has ended");
             }
         })
-        .expect("the system gives the process one more thread");
+        .map_err(|error| Error::io("the runtime's thread", &error))?;
+    // A thread that ends before it sends had no descriptors for its runtime.
     start
         .recv()
-        .expect("the thread sends its arbiter before anything else")
-});
+        .map_err(|_| Error::io("the runtime", &io::Error::from(io::ErrorKind::OutOfMemory)))
+}
 
 /// Runs what `work` makes on Portcullis' own arbiter and gives its result, on any executor.
 ///
@@ -43,7 +48,7 @@ where
     T: Send + 'static,
 {
     let (mut done, result) = oneshot::channel();
-    let sent = arbiter().spawn_fn(move || {
+    let sent = arbiter()?.spawn_fn(move || {
         actix_rt::spawn(async move {
             let work = std::pin::pin!(work());
             let outcome = match futures::future::select(work, std::pin::pin!(done.closed())).await {
@@ -62,8 +67,15 @@ where
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled)))
 }
 
-/// Portcullis' own arbiter.
-pub fn arbiter() -> ArbiterHandle {
-    // In a host the arbiter that serves the link is the current one; everywhere else it is the runtime's.
-    ARBITER.clone()
+/// Portcullis' own arbiter, which is started at first use.
+///
+/// # Errors
+/// `Io` when the system gives no thread, or no descriptors for it.
+pub fn arbiter() -> Result<ArbiterHandle> {
+    let mut arbiter = ARBITER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(arbiter) = &*arbiter {
+        return Ok(arbiter.clone());
+    }
+    let started = start()?;
+    Ok(arbiter.insert(started).clone())
 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -20,12 +20,28 @@ const QUEUE: usize = 64;
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
+/// A component whose end cannot take its neighbours along.
+pub(crate) struct Contained<T>(Option<T>);
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        let component = self.0.take();
+        let dropped = guarded(|| {
+            drop(component);
+            Ok(())
+        });
+        if let Err(error) = dropped {
+            tracing::warn!(%error, "a component failed at its end");
+        }
+    }
+}
+
 /// A component and where it runs.
 pub(crate) enum Worker<T: 'static> {
     /// A thread of its own, ended when the last clone is dropped and its job is done.
     Thread(SyncSender<Job<T>>),
     /// The arbiter's thread.
-    Inline(Rc<RefCell<Option<T>>>),
+    Inline(Rc<RefCell<Contained<T>>>),
 }
 
 impl<T> Clone for Worker<T> {
@@ -87,7 +103,8 @@ impl<T> Worker<T> {
     /// # Errors
     /// What `build` answers; `Panicked`.
     pub(crate) fn inline(build: impl FnOnce() -> Result<T>) -> Result<Self> {
-        Ok(Self::Inline(Rc::new(RefCell::new(Some(guarded(build)?)))))
+        let component = Contained(Some(guarded(build)?));
+        Ok(Self::Inline(Rc::new(RefCell::new(component))))
     }
 
     /// Runs `job` on the component. The job runs to its end also when the future is dropped.
@@ -111,9 +128,15 @@ impl<T> Worker<T> {
                         std::panic::resume_unwind(Box::new("component ended by its panic"));
                     }
                 }));
-                if queued.is_err() {
-                    return std::future::ready(Err(Error::new(ErrorKind::ActorStopped)))
-                        .boxed_local();
+                let refusal = match queued {
+                    Ok(()) => None,
+                    Err(TrySendError::Full(_)) => Some(Error::invalid_request(
+                        "too many requests wait for a component",
+                    )),
+                    Err(TrySendError::Disconnected(_)) => Some(Error::new(ErrorKind::ActorStopped)),
+                };
+                if let Some(error) = refusal {
+                    return std::future::ready(Err(error)).boxed_local();
                 }
                 async move {
                     result
@@ -124,11 +147,11 @@ impl<T> Worker<T> {
             }
             Self::Inline(component) => {
                 let outcome = match component.try_borrow_mut() {
-                    Ok(mut component) => match component.as_mut() {
+                    Ok(mut component) => match component.0.as_mut() {
                         Some(alive) => {
                             let outcome = guarded(|| job(alive));
                             if outcome.as_ref().err().is_some_and(is_panic) {
-                                *component = None;
+                                *component = Contained(None);
                             }
                             outcome
                         }
@@ -190,6 +213,35 @@ mod tests {
                 );
                 assert!(worker.call(|n| Ok(*n)).await.is_err());
             }
+        });
+    }
+
+    #[test]
+    fn a_panic_at_a_components_end_ends_nothing_else() {
+        struct Last;
+        impl Drop for Last {
+            fn drop(&mut self) {
+                panic!("at the end");
+            }
+        }
+        let worker = Worker::inline(|| Ok(Last)).expect("builds");
+        drop(worker);
+    }
+
+    #[test]
+    fn a_queue_that_is_full_says_so() {
+        futures::executor::block_on(async {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let worker = Worker::spawn("test", move || Ok(wait))
+                .await
+                .expect("builds");
+            let wait = |wait: &mut std::sync::mpsc::Receiver<()>| Ok(wait.recv().is_ok());
+            let jobs: Vec<_> = (0..QUEUE + 2).map(|_| worker.call(wait)).collect();
+            drop(go);
+            let refused = futures::future::join_all(jobs).await;
+            let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
+            assert!((1..=2).contains(&refused.len()), "{refused:?}");
+            assert!(matches!(refused[0].kind(), ErrorKind::InvalidRequest(_)));
         });
     }
 

@@ -36,6 +36,24 @@ const fn position(methods: &[u32], id: u32) -> usize {
     at
 }
 
+/// Fails to compile where two messages of one interface have the same wire id. Not a public interface.
+#[doc(hidden)]
+pub const fn distinct<const N: usize>(methods: [u32; N]) -> [u32; N] {
+    let mut at = 0;
+    while at < N {
+        let mut other = at + 1;
+        while other < N {
+            assert!(
+                methods[at] != methods[other],
+                "two messages of the interface have the same wire id: rename one"
+            );
+            other += 1;
+        }
+        at += 1;
+    }
+    methods
+}
+
 /// Declares an interface.
 ///
 /// ```
@@ -57,7 +75,9 @@ macro_rules! interface {
 
         impl $crate::bridge::Interface for $name {
             const NAME: &'static str = $text;
-            const METHODS: &'static [u32] = &[$(<$message as $crate::bridge::Remote>::ID),*];
+            const METHODS: &'static [u32] = &const {
+                $crate::bridge::distinct([$(<$message as $crate::bridge::Remote>::ID),*])
+            };
         }
 
         impl<A> $crate::bridge::ServedBy<A> for $name

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use portcullis_engine::event::{CommandId, Event, EventKind};
@@ -18,19 +19,28 @@ use crate::{runtime, system_time};
 
 /// Events that wait for one subscriber.
 const WAITING_EVENTS: usize = 4096;
+/// What they may weigh.
+const WAITING_BYTES: usize = 64 << 20;
 /// Completions that are kept for commands whose caller has not asked yet.
 const KEPT_COMPLETIONS: usize = 256;
 
 /// The events of a session, from when it was asked for until the session is gone.
 ///
-/// A subscriber that lets 4096 events wait is dropped: its stream ends.
-pub struct EventStream(mpsc::Receiver<Event>);
+/// A subscriber that lets 4096 events or 64 MiB of them wait is dropped: its stream ends.
+pub struct EventStream {
+    events: mpsc::Receiver<(Event, usize)>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
 
 impl Stream for EventStream {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.0.poll_recv(cx)
+        let event = ready!(self.events.poll_recv(cx));
+        Poll::Ready(event.map(|(event, bytes)| {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            event
+        }))
     }
 }
 
@@ -49,12 +59,33 @@ pub(super) struct Events {
 }
 
 struct Shared {
-    subscribers: Vec<mpsc::Sender<Event>>,
+    subscribers: Vec<Subscriber>,
     waiting: HashMap<CommandId, oneshot::Sender<Event>>,
-    completed: VecDeque<(CommandId, Event)>,
+    completed: VecDeque<(CommandId, Event, usize)>,
+    completed_bytes: usize,
     /// Commands whose id is not known here yet: only for them completions are kept.
     sending: usize,
     ended: Option<Error>,
+}
+
+struct Subscriber {
+    events: mpsc::Sender<(Event, usize)>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Subscriber {
+    /// Whether there was room for it.
+    fn give(&self, event: &Event, bytes: usize) -> bool {
+        // Only this end adds.
+        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        waiting.saturating_add(bytes) <= WAITING_BYTES
+            && self.events.try_send((event.clone(), bytes)).is_ok()
+    }
+}
+
+/// What an event weighs: a hostile host makes them as large as a frame.
+fn weight(event: &Event) -> usize {
+    postcard::experimental::serialized_size(event).unwrap_or(WAITING_BYTES)
 }
 
 /// A command on its way to the session.
@@ -66,6 +97,7 @@ impl Drop for Sending {
         shared.sending = shared.sending.saturating_sub(1);
         if shared.sending == 0 {
             shared.completed.clear();
+            shared.completed_bytes = 0;
         }
     }
 }
@@ -78,6 +110,7 @@ impl Events {
             subscribers: Vec::new(),
             waiting: HashMap::new(),
             completed: VecDeque::new(),
+            completed_bytes: 0,
             sending: 0,
             ended: None,
         }));
@@ -112,24 +145,35 @@ impl Events {
     }
 
     pub(super) fn subscribe(&self) -> EventStream {
-        let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
+        let (sender, events) = mpsc::channel(WAITING_EVENTS);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let mut shared = lock(&self.shared);
         if shared.ended.is_none() {
-            shared.subscribers.push(sender);
+            shared.subscribers.push(Subscriber {
+                events: sender,
+                waiting_bytes: Arc::clone(&waiting_bytes),
+            });
         }
-        EventStream(receiver)
+        EventStream {
+            events,
+            waiting_bytes,
+        }
     }
 
     /// The event that completes a command.
     pub(super) async fn completion(&self, command: CommandId) -> Result<Event> {
         let waiting = {
             let mut shared = lock(&self.shared);
-            if let Some(at) = shared.completed.iter().position(|(id, _)| *id == command) {
-                return shared
-                    .completed
-                    .remove(at)
-                    .map(|(_, event)| event)
-                    .ok_or_else(Error::cancelled);
+            let mut completed = shared.completed.iter();
+            if let Some(at) = completed.position(|(id, ..)| *id == command) {
+                let event = shared.completed.remove(at);
+                return event.map_or_else(
+                    || Err(Error::cancelled()),
+                    |(_, event, bytes)| {
+                        shared.completed_bytes -= bytes;
+                        Ok(event)
+                    },
+                );
             }
             if let Some(error) = &shared.ended {
                 return Err(error.clone());
@@ -157,19 +201,26 @@ impl fmt::Debug for Events {
 
 impl Shared {
     fn take(&mut self, event: Event) {
-        // First: whoever waits for a command's completion finds its event in the stream.
+        let bytes = weight(&event);
         self.subscribers
-            .retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
-        if let Some(command) = event.command {
-            match self.waiting.remove(&command) {
-                // Whoever waited may have gone.
-                Some(waiting) => drop(waiting.send(event.clone())),
-                None if self.sending == 0 => {}
-                None => {
-                    self.completed.push_back((command, event.clone()));
-                    if self.completed.len() > KEPT_COMPLETIONS {
-                        self.completed.pop_front();
-                    }
+            .retain(|subscriber| subscriber.give(&event, bytes));
+        let Some(command) = event.command else {
+            return;
+        };
+        match self.waiting.remove(&command) {
+            // Whoever waited may have gone.
+            Some(waiting) => drop(waiting.send(event)),
+            None if self.sending == 0 => {}
+            None => {
+                self.completed_bytes += bytes;
+                self.completed.push_back((command, event, bytes));
+                while self.completed.len() > KEPT_COMPLETIONS
+                    || self.completed_bytes > WAITING_BYTES
+                {
+                    let Some((.., bytes)) = self.completed.pop_front() else {
+                        break;
+                    };
+                    self.completed_bytes -= bytes;
                 }
             }
         }
@@ -183,7 +234,7 @@ impl Shared {
             event.pid = Some(std::process::id());
             for subscriber in &self.subscribers {
                 // A full or dropped subscriber misses it; its stream ends all the same.
-                let _ = subscriber.try_send(event.clone());
+                subscriber.give(&event, 0);
             }
         }
         self.ended = Some(error);

@@ -1,12 +1,16 @@
 //! The opener: the one place that opens anything. It lives in the application; a host opens nothing by itself.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod policy;
+
+use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use portcullis_derive::Remote;
-use portcullis_engine::{Error, ErrorKind, Result};
+use portcullis_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+pub use policy::OpenPolicy;
 
 use super::byte_stream::{Input, OpenedStream};
 use crate::bridge::{FileDescriptor, Handle, ReplyFuture};
@@ -32,98 +36,30 @@ pub struct CreateUrl {
     pub url: String,
 }
 
-/// What a session may open.
-///
-/// Inputs are granted by the name under which the session asks for them. What a granted file refers to is granted when it
-/// lies in the same directory, and not otherwise. Outputs are granted one by one.
-#[derive(Debug, Default)]
-pub struct OpenPolicy {
-    inputs: HashMap<String, Input>,
-    directories: Vec<PathBuf>,
-    outputs: Vec<String>,
-}
+/// Files that are being opened at a time: each costs a thread and a descriptor.
+const OPENING: usize = 8;
 
 impl OpenPolicy {
-    /// Grants nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Grants one input and answers the URL by which the session asks for it. It can be opened once.
-    pub fn grant(&mut self, input: impl Into<Input>) -> String {
-        let input = input.into();
-        let url = match &input {
-            Input::Path(path) => path.display().to_string(),
-            Input::Url(url) => url.clone(),
-            _ => format!("input:{}", self.inputs.len()),
-        };
-        if let Some(directory) = input.local_path().as_deref().and_then(directory) {
-            self.directories.push(directory);
-        }
-        self.inputs.insert(url.clone(), input);
-        url
-    }
-
-    /// Grants writing a file.
-    pub fn grant_output(&mut self, path: impl Into<String>) -> &mut Self {
-        self.outputs.push(path.into());
-        self
-    }
-
-    fn take(&mut self, url: &str) -> Result<Input> {
-        match self.inputs.get(url) {
-            // What can be opened again is; what comes once is given away.
-            Some(Input::Path(path)) => Ok(Input::Path(path.clone())),
-            Some(Input::Url(url)) => Ok(Input::Url(url.clone())),
-            Some(Input::Bytes(bytes)) => Ok(Input::Bytes(bytes.clone())),
-            Some(_) => self
-                .inputs
-                .remove(url)
-                .ok_or_else(|| refused(url, "it was opened before")),
-            None => self.referred(url),
-        }
-    }
-
-    fn referred(&self, url: &str) -> Result<Input> {
-        let input = Input::from(url);
-        let Some(path) = input.local_path() else {
-            return Err(refused(url, "it was not granted"));
-        };
-        let real = path
-            .canonicalize()
-            .map_err(|error| Error::io(url.to_owned(), &error))?;
-        let inside = real
-            .parent()
-            .is_some_and(|parent| self.directories.iter().any(|granted| granted == parent));
-        if !inside {
-            return Err(refused(
-                url,
-                "it lies outside of the directory of what was granted",
-            ));
-        }
-        Ok(Input::Path(real))
-    }
-
     /// Starts the opener of a session on this arbiter.
     pub(crate) fn start(self) -> Handle<Opener> {
-        Handle::new(&OpenerActor { policy: self }.start())
+        let opener = OpenerActor {
+            policy: self,
+            opening: Arc::new(Semaphore::new(OPENING)),
+        };
+        Handle::new(&opener.start())
     }
-}
-
-fn directory(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok()?.parent().map(Path::to_owned)
-}
-
-fn refused(url: &str, why: &'static str) -> Error {
-    Error::new(ErrorKind::OpenRefused {
-        url: url.to_owned().into(),
-        why: why.into(),
-    })
 }
 
 #[derive(Debug)]
 struct OpenerActor {
     policy: OpenPolicy,
+    opening: Arc<Semaphore>,
+}
+
+/// Runs `work` when there is room for it.
+async fn in_turn<T>(opening: Arc<Semaphore>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let _turn = opening.acquire().await.map_err(|_| Error::cancelled())?;
+    work.await
 }
 
 impl Actor for OpenerActor {
@@ -134,13 +70,10 @@ impl Handler<OpenUrl> for OpenerActor {
     type Result = ReplyFuture<OpenedStream>;
 
     fn handle(&mut self, message: OpenUrl, _: &mut Self::Context) -> Self::Result {
-        let name = message.url.clone();
-        match self.policy.take(&message.url) {
-            Ok(input) => {
-                ReplyFuture::new(
-                    async move { input.open().await.map_err(|error| error.of_input(name)) },
-                )
-            }
+        let OpenUrl { url } = message;
+        let opening = Arc::clone(&self.opening);
+        match self.policy.take(&url) {
+            Ok(granted) => ReplyFuture::new(in_turn(opening, granted.open(url))),
             Err(error) => ReplyFuture::ready(Err(error)),
         }
     }
@@ -151,20 +84,21 @@ impl Handler<CreateUrl> for OpenerActor {
 
     fn handle(&mut self, message: CreateUrl, _: &mut Self::Context) -> Self::Result {
         let url = message.url;
-        if !self.policy.outputs.contains(&url) {
-            return ReplyFuture::ready(Err(refused(&url, "writing it was not granted")));
+        if let Err(error) = self.policy.grants_output(&url) {
+            return ReplyFuture::ready(Err(error));
         }
         let Some(path) = Input::from(url.as_str()).local_path() else {
             return ReplyFuture::ready(Err(Error::invalid_argument(format!(
                 "{url}: only files can be written"
             ))));
         };
-        ReplyFuture::new(async move {
+        let create = async move {
             tokio::task::spawn_blocking(move || std::fs::File::create(path))
                 .await
                 .map_err(|_| Error::cancelled())?
                 .map(|file| FileDescriptor::new(file.into()))
                 .map_err(|error| Error::io(url, &error))
-        })
+        };
+        ReplyFuture::new(in_turn(Arc::clone(&self.opening), create))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -31,7 +32,12 @@ pub(super) fn open(stream: OpenedStream, cancel: Cancel) -> Result<Box<dyn ByteS
                 .metadata()
                 .map_err(|error| Error::io("length of the input", &error))?
                 .len();
-            Ok(Box::new(FileReader { file, len, cancel }))
+            Ok(Box::new(FileReader {
+                file,
+                len,
+                position: 0,
+                cancel,
+            }))
         }
         Access::Bytes(bytes) => Ok(Box::new(MemorySource::new(bytes))),
         Access::Actor(actor) => Ok(Box::new(ActorReader {
@@ -47,22 +53,32 @@ pub(super) fn open(stream: OpenedStream, cancel: Cancel) -> Result<Box<dyn ByteS
     }
 }
 
+/// Reads a file at positions of its own: whoever has another descriptor of it may move the file's.
 struct FileReader {
     file: File,
     len: u64,
+    position: u64,
     cancel: Cancel,
 }
 
 impl Read for FileReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         check(&self.cancel)?;
-        self.file.read(into)
+        let count = self.file.read_at(into, self.position)?;
+        self.position = self.position.saturating_add(count as u64);
+        Ok(count)
     }
 }
 
 impl Seek for FileReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 
@@ -115,7 +131,7 @@ impl ActorReader {
             ))));
         }
         self.chunk_at = self.position;
-        let next = self.chunk_at + self.chunk.len() as u64;
+        let next = self.chunk_at.saturating_add(self.chunk.len() as u64);
         if !self.chunk.is_empty() && self.len.is_none_or(|len| next < len) {
             self.ahead = Some((next, self.request(next)));
         }
@@ -128,7 +144,7 @@ impl Read for ActorReader {
         if into.is_empty() {
             return Ok(0);
         }
-        let held = self.chunk_at..self.chunk_at + self.chunk.len() as u64;
+        let held = self.chunk_at..self.chunk_at.saturating_add(self.chunk.len() as u64);
         if !held.contains(&self.position) {
             if self.len.is_some_and(|len| self.position >= len) {
                 return Ok(0);

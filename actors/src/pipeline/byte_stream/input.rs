@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use portcullis_engine::{Error, ErrorKind, Result};
+use rustix::fs::{OFlags, fcntl_getfl};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt};
 use tokio::sync::mpsc;
 
@@ -94,7 +96,7 @@ impl Input {
             mime_type: None,
         };
         let file = match (self, path) {
-            (Self::File(file), _) => file,
+            (Self::File(file), _) => read_only(file)?,
             (_, Some(path)) => {
                 let what = path.display().to_string();
                 tokio::task::spawn_blocking(move || File::open(path))
@@ -270,6 +272,18 @@ fn file_path(url: &str) -> Result<PathBuf> {
         )));
     }
     Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+}
+
+/// A regular file that can also be written is opened again for reading only: what crosses a wall must not be writable.
+fn read_only(file: File) -> Result<File> {
+    let what = || "an opened file".to_owned();
+    let flags = fcntl_getfl(&file).map_err(|error| Error::io(what(), &error.into()))?;
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_file || flags & OFlags::ACCMODE == OFlags::RDONLY {
+        return Ok(file);
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::open(path).map_err(|error| Error::io(what(), &error))
 }
 
 fn tokio_file_stream(file: File) -> BoxStream<'static, io::Result<Bytes>> {

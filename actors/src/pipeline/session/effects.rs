@@ -21,7 +21,7 @@ impl MediaSessionActor {
     pub(super) fn act(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Emit(event) => self.emit(event),
-            Effect::ResolveTopology { topology, .. } => self.resolve(*topology, ctx),
+            Effect::ResolveTopology { topology, resolve } => self.resolve(*topology, resolve, ctx),
             Effect::ActivateTopology { topology } => self.activate(topology, ctx),
             Effect::ReleaseTopology { topology } => self.release(topology, ctx),
             Effect::StartSources {
@@ -132,11 +132,11 @@ impl MediaSessionActor {
         }
     }
 
-    fn resolve(&mut self, topology: Topology, ctx: &mut Context<Self>) {
+    fn resolve(&mut self, topology: Topology, resolve: bool, ctx: &mut Context<Self>) {
         let id = topology.id();
         let with = self.with.clone();
         let objects = self.objects.remove(&id).unwrap_or_default();
-        let build = async move { graph::build(&with, &topology, objects).await };
+        let build = async move { graph::build(&with, &topology, resolve, objects).await };
         let resolution = spawn(ctx, build, move |actor, built, ctx| {
             actor.resolving.remove(&id);
             let result = built.map(|(graph, attempts)| {

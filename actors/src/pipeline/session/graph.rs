@@ -78,6 +78,7 @@ pub(super) struct SinkNode {
 pub(super) async fn build(
     with: &Surroundings,
     topology: &Topology,
+    resolve: bool,
     objects: HashMap<ObjectId, NodeObject>,
 ) -> Result<(Graph, Vec<Attempt>)> {
     if let Some(tee) = topology
@@ -130,10 +131,15 @@ pub(super) async fn build(
         transforms: RefCell::default(),
         sinks: &sinks,
     };
-    let resolved = loader::load(topology, &descriptors, &parties).await?;
+    let (full, attempts) = if resolve {
+        let resolved = loader::load(topology, &descriptors, &parties).await?;
+        (resolved.topology, resolved.attempts)
+    } else {
+        (parties.as_it_is(topology, &descriptors).await?, Vec::new())
+    };
     let mut made = parties.transforms.into_inner();
     let mut transforms = Vec::new();
-    for node in resolved.topology.nodes() {
+    for node in full.nodes() {
         if let NodeKind::Transform { object } = &node.kind {
             let found = match object {
                 ObjectRef::Object(id) => match objects.get(id) {
@@ -147,14 +153,14 @@ pub(super) async fn build(
         }
     }
     let graph = Graph {
-        topology: resolved.topology,
+        topology: full,
         sources,
         transforms,
         sinks,
         listeners: Vec::new(),
     };
     graph.connect(with.read_ahead).await?;
-    Ok((graph, resolved.attempts))
+    Ok((graph, attempts))
 }
 
 impl Graph {
@@ -306,6 +312,29 @@ struct Parties<'a> {
 }
 
 impl Parties<'_> {
+    /// A topology that is full already, with its objects made.
+    async fn as_it_is(
+        &self,
+        topology: &Topology,
+        descriptors: &BTreeMap<NodeId, PresentationDescriptor>,
+    ) -> Result<Topology> {
+        topology.validate()?;
+        let mut full = topology.clone();
+        for (id, known) in descriptors {
+            if let Some(NodeKind::SourceStream { descriptor, .. }) =
+                full.node_mut(*id).map(|node| &mut node.kind)
+            {
+                descriptor.get_or_insert_with(|| Box::new(known.clone()));
+            }
+        }
+        for node in topology.nodes() {
+            if let NodeKind::Transform { object } = &node.kind {
+                self.transform(node.id, object).await?;
+            }
+        }
+        Ok(full)
+    }
+
     async fn transform(&self, node: NodeId, object: &ObjectRef) -> Result<TransformObject> {
         if let ObjectRef::Object(id) = object {
             return match self.objects.get(id) {
