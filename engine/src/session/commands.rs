@@ -122,6 +122,8 @@ impl SessionMachine {
     pub(super) fn begin_stop(&mut self, purpose: Purpose, now: SystemTime100ns) {
         self.stop_clock(now);
         self.enter(purpose, Step::StopSinks, now);
+        // What waited for the end of the presentation waits no more.
+        self.pass_on_held();
     }
 
     fn begin_end(&mut self, now: SystemTime100ns) {
@@ -137,6 +139,7 @@ impl SessionMachine {
             && !std::mem::replace(&mut current.end_announced, true)
         {
             self.emit(Event::new(EventKind::EndOfPresentation));
+            self.pass_on_held();
         }
     }
 

@@ -66,21 +66,38 @@ impl SessionMachine {
     /// Gives a component's event to the application. What is about samples waits for the start that is under way: whether
     /// a source has read to its end by then is a matter of chance, and the application should not see it.
     fn pass_on(&mut self, event: Event, part: Part) {
-        let waits = matches!(
+        let is_starting = matches!(
             self.state,
             State::Moving(Purpose::Start | Purpose::Resume | Purpose::Seek, _)
         );
-        if waits && !is_an_answer(&event.kind) && self.held.len() < MAX_HELD {
+        let waits = (is_starting && !is_an_answer(&event.kind)) || self.is_early_marker(&event);
+        if waits && self.held.len() < MAX_HELD {
             self.held.push((event, part));
         } else {
             self.pass_on_now(event, part);
         }
     }
 
+    /// Whether an output has rendered everything before all streams were read to their end. How these two fall depends on
+    /// how far sources read ahead: the application hears of the outputs after the end of the presentation.
+    fn is_early_marker(&self, event: &Event) -> bool {
+        let is_before_end = self.current.as_ref().is_some_and(|c| !c.end_announced);
+        event.kind == EventKind::StreamSinkMarker
+            && is_before_end
+            && !matches!(
+                self.state,
+                State::Stopped | State::Moving(Purpose::Stop | Purpose::Close, _)
+            )
+    }
+
     /// Gives the application what waited for a start.
     pub(super) fn pass_on_held(&mut self) {
         for (event, part) in std::mem::take(&mut self.held) {
-            self.pass_on_now(event, part);
+            if self.is_early_marker(&event) {
+                self.held.push((event, part));
+            } else {
+                self.pass_on_now(event, part);
+            }
         }
         self.check_end();
     }
