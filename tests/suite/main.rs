@@ -7,5 +7,8 @@
 mod support;
 
 mod architecture;
+mod components;
 mod examples;
+mod host_loss;
 mod reader;
+mod session;
