@@ -14,7 +14,11 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let mut accepts = Vec::new();
     let mut produces = Vec::new();
     let mut inline = quote!();
-    for attribute in input.attrs.iter().filter(|a| a.path().is_ident("component")) {
+    for attribute in input
+        .attrs
+        .iter()
+        .filter(|a| a.path().is_ident("component"))
+    {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("class") {
                 class = Some(meta.value()?.parse()?);
@@ -25,11 +29,19 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
                 let value = meta.value()?;
                 bracketed!(list in value);
                 let names = Punctuated::<Ident, Token![,]>::parse_terminated(&list)?;
-                let target = if meta.path.is_ident("accepts") { &mut accepts } else { &mut produces };
+                let target = if meta.path.is_ident("accepts") {
+                    &mut accepts
+                } else {
+                    &mut produces
+                };
                 target.extend(names);
             } else if meta.path.is_ident("inline") {
                 inline = quote!(.inline());
-            } else if let Some(ident) = meta.path.get_ident().filter(|i| ROLES.iter().any(|r| i == r)) {
+            } else if let Some(ident) = meta
+                .path
+                .get_ident()
+                .filter(|i| ROLES.iter().any(|r| i == r))
+            {
                 role = Some(ident.clone());
             } else {
                 return Err(meta.error(format!(
@@ -40,7 +52,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             Ok(())
         })?;
     }
-    let missing = |what: &str| Error::new_spanned(&input.ident, format!("#[component({what})] is missing"));
+    let missing =
+        |what: &str| Error::new_spanned(&input.ident, format!("#[component({what})] is missing"));
     let role = role.ok_or_else(|| missing("transform, source, sink, ..."))?;
     let class = class.ok_or_else(|| missing("class = \"...\""))?;
     let about = about.ok_or_else(|| missing("about = \"...\""))?;

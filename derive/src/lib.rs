@@ -16,7 +16,9 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(Remote, attributes(remote))]
 pub fn derive_remote(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    remote::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+    remote::expand(&input)
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
 }
 
 /// Makes a serde struct a component whose settings are the struct itself.
@@ -26,5 +28,7 @@ pub fn derive_remote(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Component, attributes(component))]
 pub fn derive_component(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    component::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+    component::expand(&input)
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
 }

@@ -7,7 +7,9 @@ use syn::{DeriveInput, LitInt, LitStr, Result, Type};
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let mut reply: Type = syn::parse_quote!(());
     let mut name = None::<LitStr>;
-    let mut deadline = quote!(::core::option::Option::Some(::core::time::Duration::from_secs(5)));
+    let mut deadline = quote!(::core::option::Option::Some(
+        ::core::time::Duration::from_secs(5)
+    ));
     for attribute in input.attrs.iter().filter(|a| a.path().is_ident("remote")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("reply") {

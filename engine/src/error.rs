@@ -551,7 +551,11 @@ impl fmt::Display for Error {
         let place = &self.0.place;
         let kind = self.0.kind.to_string();
         // What could not be opened is named already.
-        if let Some(input) = place.input.as_ref().filter(|input| !kind.starts_with(*input)) {
+        if let Some(input) = place
+            .input
+            .as_ref()
+            .filter(|input| !kind.starts_with(*input))
+        {
             write!(out, "{input}: ")?;
         }
         out.write_str(&kind)?;

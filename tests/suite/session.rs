@@ -198,3 +198,28 @@ fn after_shutdown_everything_is_refused_at_once() {
         }
     });
 }
+
+#[test]
+fn a_node_that_asks_for_another_placement_is_refused() {
+    use portcullis::engine::topology::Placement;
+    run(async {
+        for (place, other) in [
+            (Place::InProcess, Placement::Isolated),
+            (Place::IsolatedSourceInHost, Placement::InProcess),
+        ] {
+            let (session, _events) = with_clip(place, &clip(), Pacing::Free).await;
+            let mut topology = session.full_topology().await.unwrap();
+            let node = topology.nodes()[0].id;
+            topology.node_mut(node).unwrap().placement = Some(other);
+            let error = session
+                .set_topology(topology, Vec::new())
+                .await
+                .unwrap_err();
+            assert_eq!(
+                error.kind(),
+                &ErrorKind::NodePlacementUnsupported,
+                "{place:?}: {error}"
+            );
+        }
+    });
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::SetTopologyFlags;
-use portcullis_engine::topology::{ObjectId, Topology};
+use portcullis_engine::topology::{self, ObjectId, Topology};
 use portcullis_engine::{Component, ContentLimits, Error, ErrorKind, MediaTime, Result, Settings};
 
 use super::events::{EventStream, Events};
@@ -146,6 +146,11 @@ impl MediaSessionBuilder {
             opener: opener.clone(),
             pacing: self.pacing,
             read_ahead: self.read_ahead,
+            placement: if host.pid() == std::process::id() {
+                topology::Placement::InProcess
+            } else {
+                topology::Placement::Isolated
+            },
         };
         let control = host.pmp_host().send(CreateSession { config }).await?;
         let events = Events::start(control.clone()).await?;

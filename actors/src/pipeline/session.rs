@@ -15,7 +15,7 @@ use portcullis_derive::Remote;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event};
 use portcullis_engine::session::{Command, Input, Report, SessionMachine, SetTopologyFlags};
-use portcullis_engine::topology::{NodeId, ObjectId, Topology, TopologyId};
+use portcullis_engine::topology::{NodeId, ObjectId, Placement, Topology, TopologyId};
 use portcullis_engine::{ContentLimits, Error, MediaTime, Result};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,8 @@ pub struct SessionConfig {
     pub pacing: Pacing,
     /// How far sinks read ahead; `None` leaves it to each sink.
     pub read_ahead: Option<ReadAhead>,
+    /// Where the session runs. A node that asks for another placement is refused.
+    pub placement: Placement,
 }
 
 /// When samples are rendered.
@@ -175,6 +177,7 @@ impl MediaSessionActor {
                 opener: config.opener,
                 pmp,
                 read_ahead: config.read_ahead,
+                placement: config.placement,
             },
             pacing: config.pacing,
             commands: 0,
@@ -250,6 +253,7 @@ impl Handler<SetTopology> for MediaSessionActor {
     type Result = Result<CommandId>;
 
     fn handle(&mut self, message: SetTopology, ctx: &mut Self::Context) -> Self::Result {
+        message.topology.check_placement(self.with.placement)?;
         let id = message.topology.id();
         self.objects
             .insert(id, message.objects.into_iter().collect());

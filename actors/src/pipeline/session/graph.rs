@@ -10,7 +10,7 @@ use futures::future::{LocalBoxFuture, try_join_all};
 use portcullis_engine::component::Role;
 use portcullis_engine::loader::{self, Attempt, Negotiate};
 use portcullis_engine::source::SourceMachine;
-use portcullis_engine::topology::{NodeId, NodeKind, ObjectId, ObjectRef, Topology};
+use portcullis_engine::topology::{NodeId, NodeKind, ObjectId, ObjectRef, Placement, Topology};
 use portcullis_engine::{Error, ErrorKind, MediaType, PresentationDescriptor, Result, StreamId};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,7 @@ pub(super) struct Surroundings {
     pub(super) opener: Handle<Opener>,
     pub(super) pmp: Handle<PmpHost>,
     pub(super) read_ahead: Option<ReadAhead>,
+    pub(super) placement: Placement,
 }
 
 /// A full topology with the actors behind its nodes.
