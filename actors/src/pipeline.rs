@@ -16,6 +16,8 @@ pub mod transform;
 mod events;
 mod input;
 mod lifetime;
+#[cfg(test)]
+mod tests;
 
 /// A hash over the built-in interfaces: both sides of a link must have the same.
 pub(crate) fn interface_table() -> u64 {

@@ -5,13 +5,14 @@ mod input;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use bytes::Bytes;
 use portcullis_derive::Remote;
 use portcullis_engine::{ByteSource, Error, Result};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use input::Input;
 
@@ -95,7 +96,7 @@ impl Drop for CancelGuard {
     }
 }
 
-/// Reads that wait for the input's task at most.
+/// Reads at one byte stream that wait, or whose bytes are held, at most.
 const WAITING_READS: usize = 16;
 
 type Read = (ReadBytes, oneshot::Sender<Result<Bytes>>);
@@ -103,6 +104,20 @@ type Read = (ReadBytes, oneshot::Sender<Result<Bytes>>);
 /// Serves reads of one input.
 pub(crate) struct ByteStreamActor {
     reads: mpsc::Sender<Read>,
+    /// What was read counts until nobody holds it any more: a peer that asks and does not take costs no more than that.
+    held: Arc<Semaphore>,
+}
+
+/// Bytes that were read, and their place among those that are held.
+struct Held {
+    bytes: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl ByteStreamActor {
@@ -110,7 +125,8 @@ impl ByteStreamActor {
     pub(crate) fn create(input: input::Readable) -> Handle<ByteStream> {
         let (reads, queue) = mpsc::channel(WAITING_READS);
         actix_rt::spawn(input::serve(input, queue));
-        Handle::new(&Self { reads }.start())
+        let held = Arc::new(Semaphore::new(WAITING_READS));
+        Handle::new(&Self { reads, held }.start())
     }
 }
 
@@ -133,16 +149,23 @@ impl Handler<ReadBytes> for ByteStreamActor {
             len: read.len.min(MAX_READ),
             ..read
         };
-        if self.reads.try_send((read, answer)).is_err() {
+        let place = Arc::clone(&self.held).try_acquire_owned();
+        let (Ok(place), Ok(())) = (place, self.reads.try_send((read, answer))) else {
             return ReplyFuture::ready(Err(Error::invalid_request(
                 "too many reads wait at one byte stream",
             )));
-        }
-        ReplyFuture::new(async move { bytes.await.unwrap_or_else(|_| Err(Error::cancelled())) })
+        };
+        ReplyFuture::new(async move {
+            let bytes = bytes.await.unwrap_or_else(|_| Err(Error::cancelled()))?;
+            Ok(Bytes::from_owner(Held {
+                bytes,
+                _place: place,
+            }))
+        })
     }
 }
 
-/// Makes a descriptor of a regular file into a blocking reader.
+/// Whether this is a regular file.
 pub(crate) fn is_regular_file(descriptor: &OwnedFd) -> bool {
     rustix::fs::fstat(descriptor).is_ok_and(|stat| {
         rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile

@@ -1,0 +1,185 @@
+//! A source and its ports.
+
+use portcullis_engine::{
+    ContentLimits, ErrorKind, MediaSource, MediaType, PresentationDescriptor, StreamDescriptor,
+    StreamId, Subtype, TimeBase,
+};
+
+use super::*;
+use crate::pipeline::events::{NextNodeEvents, NodeEvent};
+use crate::pipeline::source::*;
+
+/// Two streams in turn, a fault at the third sample, and an end.
+struct Turns {
+    presentation: PresentationDescriptor,
+    next: i64,
+    count: i64,
+}
+
+impl MediaSource for Turns {
+    fn presentation(&self) -> &PresentationDescriptor {
+        &self.presentation
+    }
+    fn start(&mut self, _: &[StreamId], position: Option<MediaTime>) -> Result<()> {
+        match position {
+            Some(position) if position.ticks() < 0 => Err(Error::cancelled()),
+            Some(position) => {
+                self.next = position.ticks() / 10_000;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+    fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
+        self.next += 1;
+        match self.next - 1 {
+            at if at >= self.count => Ok(None),
+            2 => Err(Error::malformed(2, "a fault")),
+            at => Ok(Some((StreamId((at % 2) as u32), sample(at)))),
+        }
+    }
+}
+
+async fn source(count: i64) -> SourceObject {
+    let sound = MediaType::audio(Subtype::PCM_S16, 1000, 1);
+    let stream = |id| {
+        let base = TimeBase::new(1, 1000).expect("is one");
+        StreamDescriptor::new(StreamId(id), sound.clone(), base)
+    };
+    let presentation = PresentationDescriptor {
+        streams: vec![stream(0), stream(1)],
+        ..PresentationDescriptor::default()
+    };
+    let build = move || {
+        let turns = Turns {
+            presentation,
+            next: 0,
+            count,
+        };
+        Ok(Box::new(turns) as Box<dyn MediaSource>)
+    };
+    let source = SourceActor::create(false, ContentLimits::default(), None, build).await;
+    source.expect("is made")
+}
+
+async fn start(source: &SourceObject, streams: &[u32], at: Option<i64>, epoch: u64) -> Result<()> {
+    let start = StartSource {
+        selected: streams.iter().map(|id| StreamId(*id)).collect(),
+        position: at.map(MediaTime::from_millis),
+        epoch: Epoch(epoch),
+    };
+    source.control.send(start).await
+}
+
+/// Pulls one stream to its end.
+async fn all(source: &SourceObject, output: u32, epoch: u64) -> Vec<FlowItem> {
+    let mut items = Vec::new();
+    while items.last() != Some(&FlowItem::End) {
+        let ask = Pull {
+            output,
+            ..pull(3, epoch)
+        };
+        let pulled = source.port.send(ask).await.expect("goes on");
+        assert!(!pulled.items.is_empty() && pulled.epoch == Epoch(epoch));
+        items.extend(pulled.items);
+    }
+    items
+}
+
+#[test]
+fn each_stream_has_its_samples_the_faults_and_an_end() {
+    run(async {
+        let source = source(9).await;
+        start(&source, &[0, 1], None, 1).await.expect("starts");
+        let fault = FlowItem::Error(Error::malformed(2, "a fault"));
+        let first = all(&source, 0, 1).await;
+        assert_eq!(
+            first,
+            [
+                item(0),
+                fault.clone(),
+                item(4),
+                item(6),
+                item(8),
+                FlowItem::End
+            ]
+        );
+        let second = all(&source, 1, 1).await;
+        assert_eq!(
+            second,
+            [item(1), fault, item(3), item(5), item(7), FlowItem::End]
+        );
+        let mut ends = Vec::new();
+        while ends.len() < 2 {
+            let events = source.control.send(NextNodeEvents).await.expect("has some");
+            ends.extend(
+                events
+                    .into_iter()
+                    .filter(|(_, event)| !matches!(event, NodeEvent::Fault(_))),
+            );
+        }
+        let end = |id| (Epoch(1), NodeEvent::EndOfStream(StreamId(id)));
+        assert_eq!(ends, [end(0), end(1)]);
+    });
+}
+
+#[test]
+fn a_seek_answers_old_pulls_with_nothing_and_new_ones_from_there() {
+    run(async {
+        let source = source(1000).await;
+        start(&source, &[0], None, 1).await.expect("starts");
+        source.port.send(pull(4, 1)).await.expect("has some");
+        let early = source.port.send(pull(4, 2));
+        start(&source, &[0], Some(500), 2).await.expect("seeks");
+        let first = early.await.expect("of the new flow");
+        assert_eq!((first.items[0].clone(), first.epoch), (item(500), Epoch(2)));
+        let stale = source.port.send(pull(4, 1)).await.expect("is answered");
+        assert_eq!((stale.items.len(), stale.epoch), (0, Epoch(2)));
+        assert!(start(&source, &[0], Some(-1), 3).await.is_err());
+        assert!(start(&source, &[7], None, 4).await.is_err());
+        let error = source
+            .port
+            .send(Pull {
+                output: 1,
+                ..pull(1, 3)
+            })
+            .await
+            .expect_err("not selected");
+        assert!(matches!(error.kind(), ErrorKind::InvalidRequest(_)));
+    });
+}
+
+#[test]
+fn a_pull_that_nobody_waits_for_takes_nothing() {
+    run(async {
+        let source = source(6).await;
+        start(&source, &[0, 1], Some(4), 1).await.expect("starts");
+        source.control.send(PauseSource).await.expect("pauses");
+        for _ in 0..500 {
+            drop(source.port.send(pull(10, 1)));
+        }
+        settle().await;
+        start(&source, &[0, 1], None, 1).await.expect("goes on");
+        assert_eq!(all(&source, 0, 1).await, [item(4), FlowItem::End]);
+    });
+}
+
+#[test]
+fn a_shutdown_is_said_to_those_who_wait_and_final() {
+    run(async {
+        let source = source(1000).await;
+        start(&source, &[0], None, 1).await.expect("starts");
+        source.control.send(PauseSource).await.expect("pauses");
+        let waiting = source.port.send(pull(1, 1));
+        source
+            .control
+            .send(ShutdownSource)
+            .await
+            .expect("the first");
+        let items = waiting.await.expect("is answered").items;
+        assert!(matches!(&items[..], [FlowItem::Error(_), FlowItem::End]));
+        assert!(source.control.send(ShutdownSource).await.is_err());
+        assert!(start(&source, &[0], None, 2).await.is_err());
+        assert!(source.port.send(pull(1, 1)).await.is_err());
+    });
+}
