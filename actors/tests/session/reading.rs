@@ -111,6 +111,24 @@ fn a_killed_host_is_an_error() {
     });
 }
 
+fn a_stopped_host_is_lost() {
+    within_deadline(async {
+        let session = session(&Placement::isolated()).await;
+        let mut events = session.events();
+        let pid = session.host().pid().to_string();
+        let stopped = std::process::Command::new("kill")
+            .args(["-STOP", &pid])
+            .status();
+        assert!(stopped.expect("there is a `kill`").success());
+        // Nobody has asked for anything but events, and they have no deadline.
+        let event = events.next().await.expect("an event says so");
+        let error = event.error().expect("failed");
+        assert!(error.host_exit().is_some(), "{error}");
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        assert!(events.next().await.is_none());
+    });
+}
+
 fn a_seek_flood() {
     within_deadline(async {
         for placement in placements() {
