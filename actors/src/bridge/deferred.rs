@@ -8,7 +8,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
 use portcullis_engine::{Error, Result};
 
-/// An answer that its [`Answerer`] gives. It costs no task and no channel of its own: the caller's own channel waits.
+/// An answer that its `Answerer` gives. It costs no task and no channel of its own: the caller's own channel waits.
 pub struct Deferred<T>(Rc<RefCell<State<T>>>);
 
 /// Gives the answer of one request. Dropped without an answer, the caller gets `ActorStopped`.

@@ -91,7 +91,7 @@ impl MediaSource for Metronome {
         if let Some(stamp) = payload.first_chunk_mut::<8>() {
             *stamp = now.to_le_bytes();
         }
-        let time = MediaTime::try_from(due).unwrap_or(MediaTime::ZERO);
+        let time = MediaTime::from(due);
         Ok(Some((
             StreamId(0),
             Sample::new(time, MediaTime::ZERO, payload),

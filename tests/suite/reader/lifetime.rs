@@ -180,9 +180,8 @@ fn a_cancelled_resolution_in_the_host_ends_there_too() {
         until("the input is read", || seen.polled.load(Ordering::SeqCst)).await;
         drop(call);
         until("the input is gone", || seen.dropped.load(Ordering::SeqCst)).await;
-        assert_eq!(
+        assert!(
             session.create_resolver().await.unwrap().is_remote(),
-            true,
             "the host still answers"
         );
     });
