@@ -7,6 +7,7 @@
 mod support;
 
 mod architecture;
+mod cli;
 mod components;
 mod examples;
 mod host_loss;
