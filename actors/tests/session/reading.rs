@@ -23,6 +23,10 @@ pub(crate) fn claims(run: &mut impl FnMut(&str, fn())) {
         "a_paused_reader_of_a_killed_host_gets_an_error",
         a_killed_host_is_an_error,
     );
+    run(
+        "a_host_that_hangs_is_lost_and_the_error_says_so",
+        a_stopped_host_is_lost,
+    );
     run("a_seek_flood_ends_at_the_last_position", a_seek_flood);
     run(
         "two_sessions_share_a_host_and_one_ends",
