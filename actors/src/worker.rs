@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 /// Jobs that wait for one worker. A node has one job under way at a time; control adds a few.
 const QUEUE: usize = 64;
@@ -40,15 +41,15 @@ impl<T> Drop for Contained<T> {
 pub(crate) enum Worker<T: 'static> {
     /// A thread of its own, ended when the last clone is dropped and its job is done.
     Thread(SyncSender<Job<T>>),
-    /// The arbiter's thread.
-    Inline(Rc<RefCell<Contained<T>>>),
+    /// The arbiter's thread, within the span in which the component was built.
+    Inline(Rc<RefCell<Contained<T>>>, Span),
 }
 
 impl<T> Clone for Worker<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Thread(jobs) => Self::Thread(jobs.clone()),
-            Self::Inline(component) => Self::Inline(Rc::clone(component)),
+            Self::Inline(component, span) => Self::Inline(Rc::clone(component), span.clone()),
         }
     }
 }
@@ -57,7 +58,7 @@ impl<T> fmt::Debug for Worker<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Thread(_) => "Worker::Thread",
-            Self::Inline(_) => "Worker::Inline",
+            Self::Inline(..) => "Worker::Inline",
         })
     }
 }
@@ -73,9 +74,12 @@ impl<T> Worker<T> {
     ) -> Result<Self> {
         let (jobs, queue) = sync_channel::<Job<T>>(QUEUE);
         let (built, outcome) = oneshot::channel();
+        let span = Span::current();
         std::thread::Builder::new()
             .name(name.chars().take(15).collect())
             .spawn(move || {
+                // What a component logs belongs to the session and node for which it was built.
+                let _span = span.enter();
                 let mut component = match guarded(build) {
                     Ok(component) => {
                         if built.send(Ok(())).is_err() {
@@ -104,7 +108,10 @@ impl<T> Worker<T> {
     /// What `build` answers; `Panicked`.
     pub(crate) fn inline(build: impl FnOnce() -> Result<T>) -> Result<Self> {
         let component = Contained(Some(guarded(build)?));
-        Ok(Self::Inline(Rc::new(RefCell::new(component))))
+        Ok(Self::Inline(
+            Rc::new(RefCell::new(component)),
+            Span::current(),
+        ))
     }
 
     /// Runs `job` on the component. The job runs to its end also when the future is dropped.
@@ -145,11 +152,11 @@ impl<T> Worker<T> {
                 }
                 .boxed_local()
             }
-            Self::Inline(component) => {
+            Self::Inline(component, span) => {
                 let outcome = match component.try_borrow_mut() {
                     Ok(mut component) => match component.0.as_mut() {
                         Some(alive) => {
-                            let outcome = guarded(|| job(alive));
+                            let outcome = span.in_scope(|| guarded(|| job(alive)));
                             if outcome.as_ref().err().is_some_and(is_panic) {
                                 *component = Contained(None);
                             }

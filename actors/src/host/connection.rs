@@ -62,6 +62,7 @@ impl Host {
         let watched = process.exited();
         let host = Arc::downgrade(&process);
         let pid = process.pid();
+        tracing::debug!(host = pid, "host started");
         let (pmp, lost) = runtime::run(move || async move {
             let diagnose = Box::new(move |end: TransportError| {
                 host_lost(pid, end, host, watched).boxed_local()
@@ -110,6 +111,7 @@ async fn host_lost(
         },
         Err(_) if matches!(end, TransportError::Protocol { .. }) => {
             kill();
+            tracing::warn!(host = pid, %end, "a host breaks the protocol and is killed");
             return Error::new(ErrorKind::Protocol(end.to_string().into())).in_process(pid);
         }
         Err(_) => HostExit {
@@ -121,6 +123,7 @@ async fn host_lost(
         let words = format!("it does not answer ({end}) and was killed");
         exit.last_words.push(words);
     }
+    tracing::info!(host = pid, %exit, "host lost");
     Error::new(ErrorKind::HostLost(exit))
 }
 

@@ -4,143 +4,36 @@
 
 mod effects;
 mod graph;
+mod messages;
 mod reports;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
-use portcullis_derive::Remote;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event};
-use portcullis_engine::session::{Command, Input, Report, SessionMachine, SetTopologyFlags};
-use portcullis_engine::topology::{NodeId, ObjectId, Placement, Topology, TopologyId};
-use portcullis_engine::{ContentLimits, Error, MediaTime, Result};
-use serde::{Deserialize, Serialize};
+use portcullis_engine::session::{Command, Input, Report, SessionMachine};
+use portcullis_engine::topology::{ObjectId, Topology, TopologyId};
+use portcullis_engine::{Error, Result};
+use tracing::Span;
 
 pub use graph::NodeObject;
+pub use messages::{
+    ClearTopologies, CloseSession, GetClock, GetFullTopology, GetPmpHost, GetStatistics,
+    NextSessionEvents, OutputStatistics, Pacing, PauseSession, SessionConfig, SessionControl,
+    SetTopology, ShutdownSession, StartSession, StopSession,
+};
 
 use self::graph::{Graph, Surroundings, all};
 use super::lifetime::end_with_last_handle;
-use super::opener::Opener;
-use super::sink::{ReadAhead, SinkStatistics, StreamStatistics};
+use super::sink::SinkStatistics;
 use crate::bridge::{Answerer, Deferred, Handle, ReplyFuture, deferred};
 use crate::host::PmpHost;
 use crate::registry::{Environment, Registry};
 use crate::system_time;
-
-crate::interface! {
-    /// A media session, wherever it runs.
-    pub SessionControl = "portcullis.SessionControl" {
-        SetTopology, ClearTopologies, StartSession, PauseSession, StopSession, CloseSession, ShutdownSession,
-        NextSessionEvents, GetClock, GetFullTopology, GetStatistics, GetPmpHost
-    }
-}
-
-/// How a session is made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SessionConfig {
-    /// What content may ask for.
-    pub limits: ContentLimits,
-    /// Who opens what the session needs opened.
-    pub opener: Handle<Opener>,
-    /// Whether sinks render by the presentation clock.
-    pub pacing: Pacing,
-    /// How far sinks read ahead; `None` leaves it to each sink.
-    pub read_ahead: Option<ReadAhead>,
-    /// Where the session runs. A node that asks for another placement is refused.
-    pub placement: Placement,
-}
-
-/// When samples are rendered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pacing {
-    /// At their time by the presentation clock; sinks that are rateless by themselves do not wait.
-    #[default]
-    Presentation,
-    /// As fast as they come.
-    Free,
-}
-
-/// Sets a topology. Completed by `SessionTopologySet`.
-#[derive(Clone, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct SetTopology {
-    /// The topology, as data.
-    pub topology: Topology,
-    /// The live objects that it refers to.
-    pub objects: Vec<(ObjectId, NodeObject)>,
-    /// How it is set.
-    pub flags: SetTopologyFlags,
-}
-
-/// Drops queued topologies. Completed by `SessionTopologiesCleared`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct ClearTopologies;
-
-/// Starts, resumes or seeks. Completed by `SessionStarted`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct StartSession {
-    /// Where; `None` continues, or starts at the beginning.
-    pub position: Option<MediaTime>,
-}
-
-/// Pauses. Completed by `SessionPaused`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct PauseSession;
-
-/// Stops. Completed by `SessionStopped`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct StopSession;
-
-/// Stops and completes what sinks write. Completed by `SessionClosed`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = CommandId)]
-pub struct CloseSession;
-
-/// Ends everything at once, without an event.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-pub struct ShutdownSession;
-
-/// Asks for the session's events; waits until there is one. One asker at a time.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = Vec<Event>, no_deadline)]
-pub struct NextSessionEvents;
-
-/// Asks for the presentation clock.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = ClockSnapshot)]
-pub struct GetClock;
-
-/// Asks for the topology that is played.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = Topology)]
-pub struct GetFullTopology;
-
-/// Asks for the counts of the current sinks.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = Vec<OutputStatistics>)]
-pub struct GetStatistics;
-
-/// Counts of one output node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputStatistics {
-    /// The output node.
-    pub node: NodeId,
-    /// Its counts.
-    pub counts: StreamStatistics,
-}
-
-/// Asks for the host in which the session runs (the original's PMP service).
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = Handle<PmpHost>)]
-pub struct GetPmpHost;
 
 /// Events that wait for the application. Beyond it the oldest non-fatal errors are dropped; others are few by nature.
 const MAX_EVENTS: usize = 4096;
@@ -159,7 +52,11 @@ pub(crate) struct MediaSessionActor {
     resolving: HashMap<TopologyId, SpawnHandle>,
     events: VecDeque<Event>,
     asker: Option<Answerer<Vec<Event>>>,
+    span: Span,
 }
+
+/// Sessions of this process, counted for their spans.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 impl MediaSessionActor {
     /// Starts a session on this arbiter.
@@ -187,6 +84,11 @@ impl MediaSessionActor {
             resolving: HashMap::new(),
             events: VecDeque::new(),
             asker: None,
+            span: tracing::info_span!(
+                "session",
+                session = SESSIONS.fetch_add(1, Ordering::Relaxed),
+                host = std::process::id()
+            ),
         };
         Handle::new(&actor.start())
     }
@@ -205,6 +107,8 @@ impl MediaSessionActor {
     }
 
     fn input(&mut self, input: Input, ctx: &mut Context<Self>) -> Result<()> {
+        let span = self.span.clone();
+        let _span = span.enter();
         let effects = self.machine.handle(input, system_time::now())?;
         for effect in effects {
             self.act(effect, ctx);
@@ -213,6 +117,7 @@ impl MediaSessionActor {
     }
 
     fn emit(&mut self, mut event: Event) {
+        tracing::debug!(%event);
         event.time.get_or_insert_with(system_time::now);
         self.events.push_back(event.in_process(std::process::id()));
         if self.events.len() > MAX_EVENTS {

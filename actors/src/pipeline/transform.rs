@@ -1,18 +1,20 @@
 //! The transform actor: one per transform, so that a slow one never stalls its session.
 
+mod process;
+
 use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use futures::future::LocalBoxFuture;
 use portcullis_derive::Remote;
-use portcullis_engine::component::OutputItem;
 use portcullis_engine::credit::OutputPort;
 use portcullis_engine::{
-    ContentLimits, Error, ErrorKind, MediaType, Output, Result, SampleAllocator,
+    ContentLimits, Error, MediaType, Output, Result, SampleAllocator,
     Transform as TransformComponent,
 };
 use serde::{Deserialize, Serialize};
 
+use self::process::{Processed, process};
 use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
 use super::input::Input;
@@ -262,71 +264,6 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         self.output.push(FlowItem::End);
         self.answer();
     }
-}
-
-/// What came out of a batch.
-struct Processed {
-    items: Vec<FlowItem>,
-    /// The faults among the items that are this transform's own, not passed on.
-    faults: Vec<Error>,
-}
-
-/// Processes a batch on the worker. A sample that cannot be processed becomes a fault; the next one is tried.
-fn process<T: TransformComponent>(
-    transform: &mut T,
-    batch: Vec<FlowItem>,
-    mut output: Output,
-) -> Processed {
-    let mut items = Vec::with_capacity(batch.len());
-    let mut faults = Vec::new();
-    for item in batch {
-        let last = matches!(item, FlowItem::End);
-        let outcome = match item {
-            FlowItem::Sample(sample) => transform.process(sample, &mut output),
-            FlowItem::Format(media_type) => change_format(transform, &media_type, &mut output),
-            FlowItem::End => transform.drain(&mut output),
-            other => {
-                items.push(other);
-                continue;
-            }
-        };
-        while let Some(made) = output.take() {
-            items.push(match made {
-                OutputItem::Sample(sample) => FlowItem::Sample(sample),
-                OutputItem::Format(media_type) => FlowItem::Format(media_type),
-                other => FlowItem::Error(Error::new(ErrorKind::Unsupported {
-                    what: format!("{other:?}").into(),
-                })),
-            });
-        }
-        if let Err(error) = outcome {
-            faults.push(error.clone());
-            items.push(FlowItem::Error(error));
-        }
-        if last {
-            items.push(FlowItem::End);
-        }
-    }
-    Processed { items, faults }
-}
-
-/// A format change in band: what belongs to the old type is drained first (reference 1.7 X5).
-fn change_format<T: TransformComponent>(
-    transform: &mut T,
-    media_type: &MediaType,
-    output: &mut Output,
-) -> Result<()> {
-    transform.drain(output)?;
-    let types = transform.set_input(media_type)?;
-    let Some(first) = types.first() else {
-        return Err(Error::invalid_type(
-            media_type,
-            "nothing can be made from it",
-        ));
-    };
-    transform.set_output(first)?;
-    output.push_format(first.clone());
-    Ok(())
 }
 
 impl<T: TransformComponent + Unpin> Actor for TransformActor<T> {

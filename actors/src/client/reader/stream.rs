@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use portcullis_engine::{Error, MediaTime, MediaType, Result, Sample, StreamDescriptor};
+use portcullis_engine::{Error, ErrorKind, MediaTime, MediaType, Result, Sample, StreamDescriptor};
 use tokio::sync::mpsc;
 
 use super::super::session::MediaSession;
@@ -91,6 +91,9 @@ impl Stream for SampleStream {
             match item.what {
                 Grabbed::Format(media_type) => this.media_type = media_type,
                 Grabbed::Sample(mut sample) => {
+                    if let Err(error) = check_size(&this.media_type, &sample) {
+                        return Poll::Ready(Some(Err(error.of_input(this.name.clone()))));
+                    }
                     if !this.shared_views {
                         // The host can still write what it sent: the application gets a copy that it cannot.
                         sample.payload = sample.payload.into_private();
@@ -104,6 +107,28 @@ impl Stream for SampleStream {
             }
         }
         Poll::Ready(None)
+    }
+}
+
+/// Whoever takes pictures apart goes by their type: a payload of another size than that says, as a hostile host may send it,
+/// is refused.
+fn check_size(media_type: &MediaType, sample: &Sample) -> Result<()> {
+    if !media_type.subtype.is_raw() {
+        return Ok(());
+    }
+    let (format, size) = (media_type.pixel_format(), media_type.frame_size());
+    let due = format
+        .zip(size)
+        .and_then(|(format, (width, height))| format.picture_bytes(width, height));
+    match due {
+        Some(due) if due != sample.len() => {
+            let what = format!(
+                "a picture of {} bytes in a stream of {media_type}",
+                sample.len()
+            );
+            Err(Error::new(ErrorKind::Protocol(what.into())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,8 @@ use portcullis_engine::source::SourceMachine;
 use portcullis_engine::topology::{NodeId, Topology, TopologyId};
 use portcullis_engine::{Error, MediaTime, Result};
 
+use tracing::Instrument;
+
 use super::graph::{self, Graph, SinkNode, SourceNode};
 use super::reports::listen;
 use super::{MediaSessionActor, Pacing, spawn};
@@ -137,6 +139,7 @@ impl MediaSessionActor {
         let with = self.with.clone();
         let objects = self.objects.remove(&id).unwrap_or_default();
         let build = async move { graph::build(&with, &topology, resolve, objects).await };
+        let build = build.instrument(self.span.clone());
         let resolution = spawn(ctx, build, move |actor, built, ctx| {
             actor.resolving.remove(&id);
             let result = built.map(|(graph, attempts)| {

@@ -1,24 +1,24 @@
 //! From a topology to connected actors: objects are created, the loader asks them, links are made.
 
-use std::cell::RefCell;
+mod parties;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use actix::SpawnHandle;
-use futures::FutureExt;
-use futures::future::{LocalBoxFuture, try_join_all};
-use portcullis_engine::component::Role;
-use portcullis_engine::loader::{self, Attempt, Negotiate};
+use futures::future::try_join_all;
+use portcullis_engine::loader::{self, Attempt};
 use portcullis_engine::source::SourceMachine;
 use portcullis_engine::topology::{NodeId, NodeKind, ObjectId, ObjectRef, Placement, Topology};
-use portcullis_engine::{Error, ErrorKind, MediaType, PresentationDescriptor, Result, StreamId};
+use portcullis_engine::{Error, ErrorKind, PresentationDescriptor, Result, StreamId};
 use serde::{Deserialize, Serialize};
+use tracing::{Instrument, Span};
 
+use self::parties::{Parties, find_sink, find_source, not_there};
 use crate::bridge::Handle;
-use crate::host::{CreateObject, CreatedObject, PmpHost, create_object};
-use crate::pipeline::opener::{OpenUrl, Opener};
+use crate::host::PmpHost;
+use crate::pipeline::opener::Opener;
 use crate::pipeline::port::Port;
-use crate::pipeline::resolver;
 use crate::pipeline::sink::{ConnectSink, ReadAhead, SetSinkType, SinkObject, Upstream};
 use crate::pipeline::source::{SetPmpHost, SourceObject};
 use crate::pipeline::transform::{ConnectInput, SetInputType, SetOutputType, TransformObject};
@@ -75,6 +75,11 @@ pub(super) struct SinkNode {
     pub(super) streams: Vec<(NodeId, u32)>,
 }
 
+/// What the components of a node log belongs to it.
+pub(super) fn node_span(node: NodeId) -> Span {
+    tracing::info_span!("node", %node)
+}
+
 /// Resolves a topology and connects its actors.
 pub(super) async fn build(
     with: &Surroundings,
@@ -96,6 +101,7 @@ pub(super) async fn build(
     let mut descriptors = BTreeMap::new();
     for group in topology.sources() {
         let object = find_source(with, &group.object, &objects)
+            .instrument(node_span(group.node))
             .await
             .map_err(|error| error.at_node(group.object.to_string()))?;
         object
@@ -118,6 +124,7 @@ pub(super) async fn build(
     let mut sinks = Vec::new();
     for group in topology.sinks() {
         let object = find_sink(with, &group.object, &objects)
+            .instrument(node_span(group.node))
             .await
             .map_err(|error| error.at_node(group.object.to_string()))?;
         sinks.push(SinkNode {
@@ -126,19 +133,14 @@ pub(super) async fn build(
             streams: group.streams,
         });
     }
-    let parties = Parties {
-        with,
-        objects: &objects,
-        transforms: RefCell::default(),
-        sinks: &sinks,
-    };
+    let parties = Parties::new(with, &objects, &sinks);
     let (full, attempts) = if resolve {
         let resolved = loader::load(topology, &descriptors, &parties).await?;
         (resolved.topology, resolved.attempts)
     } else {
         (parties.as_it_is(topology, &descriptors).await?, Vec::new())
     };
-    let mut made = parties.transforms.into_inner();
+    let mut made = parties.into_transforms();
     let mut transforms = Vec::new();
     for node in full.nodes() {
         if let NodeKind::Transform { object } = &node.kind {
@@ -238,185 +240,6 @@ fn selection(
         )));
     }
     Ok(descriptor)
-}
-
-async fn find_source(
-    with: &Surroundings,
-    object: &ObjectRef,
-    objects: &HashMap<ObjectId, NodeObject>,
-) -> Result<SourceObject> {
-    match object {
-        ObjectRef::Object(id) => match objects.get(id) {
-            Some(NodeObject::Source(object)) => Ok(object.clone()),
-            _ => Err(not_there(object)),
-        },
-        ObjectRef::Url(url) => {
-            let stream = with.opener.send(OpenUrl { url: url.clone() }).await?;
-            resolver::resolve(Arc::clone(&with.registry), stream, with.environment.limits).await
-        }
-        ObjectRef::Activation(_) => match activate(with, object).await? {
-            CreatedObject::Source(object) => Ok(object),
-            _ => Err(Error::invalid_request(format!("{object} is not a source"))),
-        },
-        _ => Err(not_there(object)),
-    }
-}
-
-async fn find_sink(
-    with: &Surroundings,
-    object: &ObjectRef,
-    objects: &HashMap<ObjectId, NodeObject>,
-) -> Result<SinkObject> {
-    match object {
-        ObjectRef::Object(id) => match objects.get(id) {
-            Some(NodeObject::Sink(object)) => Ok(object.clone()),
-            _ => Err(not_there(object)),
-        },
-        ObjectRef::Activation(_) => match activate(with, object).await? {
-            CreatedObject::Sink(object) => Ok(object),
-            _ => Err(Error::invalid_request(format!("{object} is not a sink"))),
-        },
-        _ => Err(not_there(object)),
-    }
-}
-
-async fn activate(with: &Surroundings, object: &ObjectRef) -> Result<CreatedObject> {
-    let ObjectRef::Activation(activation) = object else {
-        return Err(not_there(object));
-    };
-    let request = CreateObject {
-        class: activation.class.clone(),
-        settings: activation.settings.clone(),
-        opener: Some(with.opener.clone()),
-        limits: with.environment.limits,
-    };
-    create_object(
-        Arc::clone(&with.registry),
-        with.environment.clone(),
-        request,
-    )
-    .await
-}
-
-fn not_there(object: &ObjectRef) -> Error {
-    Error::invalid_request(format!(
-        "{object} did not come with the topology, or is of another role"
-    ))
-}
-
-/// Those that the loader asks.
-struct Parties<'a> {
-    with: &'a Surroundings,
-    objects: &'a HashMap<ObjectId, NodeObject>,
-    transforms: RefCell<HashMap<(NodeId, String), TransformObject>>,
-    sinks: &'a [SinkNode],
-}
-
-impl Parties<'_> {
-    /// A topology that is full already, with its objects made.
-    async fn as_it_is(
-        &self,
-        topology: &Topology,
-        descriptors: &BTreeMap<NodeId, PresentationDescriptor>,
-    ) -> Result<Topology> {
-        topology.validate()?;
-        let mut full = topology.clone();
-        for (id, known) in descriptors {
-            if let Some(NodeKind::SourceStream { descriptor, .. }) =
-                full.node_mut(*id).map(|node| &mut node.kind)
-            {
-                descriptor.get_or_insert_with(|| Box::new(known.clone()));
-            }
-        }
-        for node in topology.nodes() {
-            if let NodeKind::Transform { object } = &node.kind {
-                self.transform(node.id, object).await?;
-            }
-        }
-        Ok(full)
-    }
-
-    async fn transform(&self, node: NodeId, object: &ObjectRef) -> Result<TransformObject> {
-        if let ObjectRef::Object(id) = object {
-            return match self.objects.get(id) {
-                Some(NodeObject::Transform(object)) => Ok(object.clone()),
-                _ => Err(not_there(object)),
-            };
-        }
-        let key = (node, object.to_string());
-        if let Some(known) = self.transforms.borrow().get(&key) {
-            return Ok(known.clone());
-        }
-        let CreatedObject::Transform(made, _) = activate(self.with, object).await? else {
-            return Err(Error::invalid_request(format!(
-                "{object} is not a transform"
-            )));
-        };
-        self.transforms.borrow_mut().insert(key, made.clone());
-        Ok(made)
-    }
-}
-
-impl Negotiate for Parties<'_> {
-    fn candidates(&self, role: Role, input: &MediaType) -> Vec<String> {
-        self.with
-            .registry
-            .components()
-            .candidates(|info| info.role == role && info.takes(input.subtype))
-            .into_iter()
-            .map(|entry| entry.info().class.to_owned())
-            .collect()
-    }
-
-    fn try_transform<'a>(
-        &'a self,
-        node: NodeId,
-        object: &'a ObjectRef,
-        input: &'a MediaType,
-    ) -> LocalBoxFuture<'a, Result<Vec<MediaType>>> {
-        async move {
-            let transform = self.transform(node, object).await?;
-            let media_type = input.clone();
-            transform.control.send(SetInputType { media_type }).await
-        }
-        .boxed_local()
-    }
-
-    fn try_transform_output<'a>(
-        &'a self,
-        node: NodeId,
-        object: &'a ObjectRef,
-        output: &'a MediaType,
-    ) -> LocalBoxFuture<'a, Result<()>> {
-        async move {
-            let transform = self.transform(node, object).await?;
-            let media_type = output.clone();
-            transform.control.send(SetOutputType { media_type }).await
-        }
-        .boxed_local()
-    }
-
-    fn try_output<'a>(
-        &'a self,
-        node: NodeId,
-        _: &'a ObjectRef,
-        stream: u32,
-        media_type: &'a MediaType,
-    ) -> LocalBoxFuture<'a, Result<()>> {
-        async move {
-            let sink = self
-                .sinks
-                .iter()
-                .find(|sink| sink.streams.iter().any(|(id, _)| *id == node))
-                .ok_or_else(|| Error::invalid_request(format!("node {node} has no sink")))?;
-            let media_type = media_type.clone();
-            sink.object
-                .control
-                .send(SetSinkType { stream, media_type })
-                .await
-        }
-        .boxed_local()
-    }
 }
 
 /// Sends a request to each of several actors and waits for all answers.
