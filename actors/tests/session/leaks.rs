@@ -16,9 +16,30 @@ pub(crate) fn claims(run: &mut impl FnMut(&str, fn())) {
         nothing_is_left_of_sessions,
     );
     run(
+        "nothing_is_left_of_starts_that_were_given_up",
+        nothing_is_left_of_starts,
+    );
+    run(
         "nothing_is_left_of_readers_however_they_end",
         nothing_is_left_of_readers,
     );
+}
+
+/// Starts that are given up at another moment each time.
+fn nothing_is_left_of_starts() {
+    within_deadline(async {
+        let start = |micros| {
+            let starting = super::builder(&Placement::isolated()).start();
+            tokio::time::timeout(Duration::from_micros(micros), starting)
+        };
+        start(10_000_000).await.expect("in time").expect("starts");
+        let before = held();
+        let before = (before.0 + 2, before.1, before.2);
+        for n in 0..100 {
+            drop(start(n * 60).await);
+        }
+        nothing_more_than(before).await;
+    });
 }
 
 /// Threads, descriptors and children of this process.

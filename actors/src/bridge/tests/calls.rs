@@ -1,5 +1,7 @@
 //! Each call ends once, on both sides: by a reply, a cancel, a deadline, or the link's end.
 
+use std::rc::Rc;
+
 use super::*;
 
 fn sample(len: usize) -> Sample {
@@ -85,5 +87,28 @@ fn a_message_that_cannot_cross_is_refused_and_leaves_nothing() {
         root.send(Lend(taken)).await.expect_err("it was taken");
         assert_eq!(root.send(Add(1, 2)).await, Ok(3), "the link goes on");
         until_idle(&near, &far).await;
+    });
+}
+
+#[test]
+fn a_link_that_has_ended_is_freed_with_its_last_handle() {
+    over_all(|over| async move {
+        let (near, far, _) = pair(over).await;
+        let (root, core) = (
+            near.root::<Desk>().expect("a root"),
+            Rc::downgrade(&near.core),
+        );
+        let (mine, seen) = desk();
+        root.send(Keep(mine)).await.expect("kept");
+        let waiting = root.send(Wait);
+        near.close();
+        near.lost().wait().await;
+        far.lost().wait().await;
+        assert!(waiting.await.is_err());
+        until(&seen, |seen| seen.stopped.load(Ordering::SeqCst) == 1).await;
+        drop((near, root));
+        while core.strong_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
 }
