@@ -13,20 +13,22 @@ use portcullis_engine::Result;
 ///
 /// Unlike actix's own response futures it is dropped when its caller drops the request, also when the caller is in another
 /// process: what it holds is released then.
-pub struct ReplyFuture<T>(Pin<Box<dyn Future<Output = Result<T>>>>);
+pub struct ReplyFuture<T>(Reply<T>);
+
+enum Reply<T> {
+    Ready(Result<T>),
+    Later(Pin<Box<dyn Future<Output = Result<T>>>>),
+}
 
 impl<T> ReplyFuture<T> {
     /// An answer that comes from this future. It runs on the actor's arbiter.
     pub fn new(future: impl Future<Output = Result<T>> + 'static) -> Self {
-        Self(Box::pin(future))
+        Self(Reply::Later(Box::pin(future)))
     }
 
     /// An answer that is there.
-    pub fn ready(result: Result<T>) -> Self
-    where
-        T: 'static,
-    {
-        Self(Box::pin(std::future::ready(result)))
+    pub fn ready(result: Result<T>) -> Self {
+        Self(Reply::Ready(result))
     }
 }
 
@@ -43,15 +45,20 @@ where
     T: 'static,
 {
     fn handle(self, _: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+        let future = match self.0 {
+            // The caller may have gone.
+            Reply::Ready(answer) => return drop(caller.map(|caller| caller.send(answer))),
+            Reply::Later(future) => future,
+        };
         actix_rt::spawn(async move {
             let Some(mut caller) = caller else {
                 // A message without a caller (`do_send`) still runs to its end; an error has nobody to go to.
-                if let Err(error) = self.0.await {
+                if let Err(error) = future.await {
                     tracing::debug!(%error, "a message without a caller failed");
                 }
                 return;
             };
-            let answer = match select(self.0, Box::pin(caller.closed())).await {
+            let answer = match select(future, Box::pin(caller.closed())).await {
                 Either::Left((answer, _)) => answer,
                 // Nobody waits any more: the future is dropped unfinished.
                 Either::Right(_) => return,

@@ -1,4 +1,8 @@
 //! One input of a node: pulls samples from the upstream neighbour, ahead of need but bounded.
+//!
+//! Two pulls are under way at a time: while the answer of one crosses, the neighbour works for the other. How many samples
+//! a pull asks for grows while the node waits for them and falls when they come in small numbers: a fast stream of small
+//! samples costs few messages, a slow one is not read far ahead.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,7 +18,7 @@ use crate::bridge::Handle;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadAhead {
-    /// Samples that one pull asks for; at most 4096.
+    /// Samples that one pull asks for at most; 1 to 4096.
     pub batch: u32,
     /// Payload bytes that wait at one input at most, beyond one sample; at most 64 MiB.
     pub bytes: u64,
@@ -23,7 +27,7 @@ pub struct ReadAhead {
 impl Default for ReadAhead {
     fn default() -> Self {
         Self {
-            batch: 16,
+            batch: 512,
             bytes: 8 << 20,
         }
     }
@@ -39,6 +43,11 @@ impl ReadAhead {
     }
 }
 
+/// Samples that a pull asks for at first.
+const FIRST_BATCH: u32 = 16;
+/// Pulls that are under way at a time.
+const PULLS: usize = 2;
+
 /// Where an input's samples come from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Upstream {
@@ -46,6 +55,22 @@ pub struct Upstream {
     pub port: Handle<Port>,
     /// Which output of it.
     pub output: u32,
+}
+
+/// A pull that is under way.
+#[derive(Debug)]
+struct UnderWay {
+    abort: AbortHandle,
+    credit: Credit,
+    /// An answer that has overtaken that of an older pull.
+    early: Option<Result<Pulled>>,
+}
+
+/// Which pull an answer is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PullNumber {
+    number: u64,
+    epoch: Epoch,
 }
 
 /// One input of a node.
@@ -56,7 +81,12 @@ pub(crate) struct Input {
     items: VecDeque<FlowItem>,
     bytes: u64,
     epoch: Epoch,
-    pull: Option<AbortHandle>,
+    /// Samples that the next pull asks for.
+    batch: u32,
+    /// Pulls that are under way, oldest first.
+    pulls: VecDeque<UnderWay>,
+    /// Number of the oldest of them.
+    oldest: u64,
     /// Nothing more is asked for in this flow.
     is_over: bool,
 }
@@ -64,13 +94,16 @@ pub(crate) struct Input {
 impl Input {
     /// An input that is not connected.
     pub(crate) fn new(ahead: ReadAhead) -> Self {
+        let ahead = ahead.bounded();
         Self {
             upstream: None,
-            ahead: ahead.bounded(),
+            ahead,
+            batch: ahead.batch.min(FIRST_BATCH),
             items: VecDeque::new(),
             bytes: 0,
             epoch: Epoch::default(),
-            pull: None,
+            pulls: VecDeque::new(),
+            oldest: 0,
             is_over: false,
         }
     }
@@ -81,6 +114,7 @@ impl Input {
 
     pub(crate) fn set_ahead(&mut self, ahead: ReadAhead) {
         self.ahead = ahead.bounded();
+        self.batch = self.ahead.batch.min(FIRST_BATCH);
     }
 
     /// Forgets what waits and enters a new flow.
@@ -95,25 +129,32 @@ impl Input {
         self.items.clear();
         self.bytes = 0;
         self.is_over = true;
-        // Dropping the call cancels it.
-        if let Some(pull) = self.pull.take() {
-            pull.abort();
+        // Dropping a call cancels it.
+        for pull in self.pulls.drain(..) {
+            self.oldest += 1;
+            pull.abort.abort();
         }
     }
 
-    /// The next pull to make, if there is room for its answer. It resolves to nothing where a flush came before the answer.
+    /// The next pull to make, if there is room for its answer; call it until there is none. It resolves to nothing where a
+    /// flush came before the answer.
     pub(crate) fn next_pull(
         &mut self,
-    ) -> Option<impl Future<Output = Option<(Credit, Result<Pulled>)>> + use<>> {
-        let room =
-            self.items.len() <= self.ahead.batch as usize / 2 && self.bytes < self.ahead.bytes;
-        if self.pull.is_some() || self.is_over || !room {
+    ) -> Option<impl Future<Output = Option<(PullNumber, Result<Pulled>)>> + use<>> {
+        let promised: u64 = self.pulls.iter().map(|pull| pull.credit.max_bytes).sum();
+        let bytes = self
+            .ahead
+            .bytes
+            .saturating_sub(self.bytes.saturating_add(promised));
+        let has_room = self.items.len() <= self.batch as usize / 2 && bytes > 0;
+        if self.is_over || !has_room || self.pulls.len() >= PULLS {
             return None;
         }
         let upstream = self.upstream.as_ref()?;
         let credit = Credit {
-            max_samples: self.ahead.batch,
-            max_bytes: self.ahead.bytes.saturating_sub(self.bytes).max(1),
+            max_samples: self.batch,
+            // What is left is for the pull behind it.
+            max_bytes: bytes.min(self.ahead.bytes.div_ceil(PULLS as u64)),
             epoch: self.epoch,
         };
         let call = upstream.port.send(Pull {
@@ -121,20 +162,44 @@ impl Input {
             credit,
         });
         let (abort, registration) = AbortHandle::new_pair();
-        self.pull = Some(abort);
+        let number = PullNumber {
+            number: self.oldest + self.pulls.len() as u64,
+            epoch: self.epoch,
+        };
+        self.pulls.push_back(UnderWay {
+            abort,
+            credit,
+            early: None,
+        });
         let pull = Abortable::new(call, registration);
-        Some(async move { Some((credit, pull.await.ok()?)) })
+        Some(async move { Some((number, pull.await.ok()?)) })
     }
 
     /// Takes the answer of a pull.
     ///
     /// # Errors
     /// What ended the neighbour, or `Protocol` for more than was asked for. The input is over then.
-    pub(crate) fn take(&mut self, credit: Credit, answer: Result<Pulled>) -> Result<()> {
-        if credit.epoch != self.epoch {
+    pub(crate) fn take(&mut self, number: PullNumber, answer: Result<Pulled>) -> Result<()> {
+        let index = number.number.checked_sub(self.oldest);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let Some(pull) = index.and_then(|index| self.pulls.get_mut(index)) else {
+            return Ok(());
+        };
+        if number.epoch != self.epoch {
             return Ok(());
         }
-        self.pull = None;
+        pull.early = Some(answer);
+        while let Some(answer) = self.pulls.front_mut().and_then(|pull| pull.early.take()) {
+            let Some(pull) = self.pulls.pop_front() else {
+                break;
+            };
+            self.oldest += 1;
+            self.take_in_order(pull.credit, answer)?;
+        }
+        Ok(())
+    }
+
+    fn take_in_order(&mut self, credit: Credit, answer: Result<Pulled>) -> Result<()> {
         let outcome = answer.and_then(|pulled| {
             credit.check(&pulled.items, pulled.epoch)?;
             Ok(pulled)
@@ -145,12 +210,26 @@ impl Input {
             self.is_over = true;
             return Ok(());
         }
+        let (came, asked) = (pulled.items.len(), credit.max_samples as usize);
+        if came >= asked && self.items.is_empty() {
+            self.batch = credit.max_samples.saturating_mul(2).min(self.ahead.batch);
+        } else if came < asked / 4 {
+            self.batch = (credit.max_samples / 2).max(FIRST_BATCH.min(self.ahead.batch));
+        }
         for item in pulled.items {
-            self.is_over |= item == FlowItem::End;
+            self.is_over |= matches!(item, FlowItem::End);
             self.bytes = self.bytes.saturating_add(item.bytes());
             self.items.push_back(item);
         }
         Ok(())
+    }
+
+    /// Puts items back in front of the others.
+    pub(crate) fn put_back(&mut self, items: impl DoubleEndedIterator<Item = FlowItem>) {
+        for item in items.rev() {
+            self.bytes = self.bytes.saturating_add(item.bytes());
+            self.items.push_front(item);
+        }
     }
 
     /// The oldest item.
@@ -172,5 +251,93 @@ impl Input {
 impl Drop for Input {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_engine::Sample;
+
+    use super::*;
+
+    fn samples(times: std::ops::Range<i64>) -> Result<Pulled> {
+        let sample = |time| {
+            let time = portcullis_engine::MediaTime::from_ticks(time);
+            FlowItem::Sample(Sample::new(time, time, vec![0; 8]))
+        };
+        Ok(Pulled {
+            items: times.map(sample).collect(),
+            epoch: Epoch::default(),
+        })
+    }
+
+    /// As if the input had a neighbour.
+    fn ask(input: &mut Input) -> PullNumber {
+        let credit = Credit {
+            max_samples: input.batch,
+            max_bytes: 1 << 20,
+            epoch: input.epoch,
+        };
+        let number = input.oldest + input.pulls.len() as u64;
+        input.pulls.push_back(UnderWay {
+            abort: AbortHandle::new_pair().0,
+            credit,
+            early: None,
+        });
+        PullNumber {
+            number,
+            epoch: input.epoch,
+        }
+    }
+
+    fn times(input: &mut Input) -> Vec<i64> {
+        let items = std::iter::from_fn(|| input.pop());
+        let time = |item| match item {
+            FlowItem::Sample(sample) => Some(sample.time.ticks()),
+            _ => None,
+        };
+        items.filter_map(time).collect()
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_another_waits_for_it() {
+        let mut input = Input::new(ReadAhead::default());
+        let (first, second) = (ask(&mut input), ask(&mut input));
+        input.take(second, samples(2..4)).expect("is asked for");
+        assert!(input.front().is_none());
+        input.take(first, samples(0..2)).expect("is asked for");
+        assert_eq!(times(&mut input), [0, 1, 2, 3]);
+        let stale = ask(&mut input);
+        input.flush(Epoch(1));
+        input.take(stale, samples(4..5)).expect("is left out");
+        assert!(input.front().is_none());
+    }
+
+    #[test]
+    fn what_comes_fast_is_asked_for_in_larger_batches() {
+        let mut input = Input::new(ReadAhead {
+            batch: 100,
+            ..ReadAhead::default()
+        });
+        for asked in [16, 32, 64, 100, 100] {
+            assert_eq!(input.batch, asked);
+            let number = ask(&mut input);
+            let full = samples(0..i64::from(asked));
+            input.take(number, full).expect("is asked for");
+            assert_eq!(times(&mut input).len(), asked as usize);
+        }
+        for asked in [100, 50, 25, 16, 16] {
+            assert_eq!(input.batch, asked);
+            let number = ask(&mut input);
+            input.take(number, samples(0..1)).expect("is asked for");
+            input.pop();
+        }
+        // Nobody waits for more while something waits already.
+        let number = ask(&mut input);
+        input.put_back(samples(0..3).expect("is some").items.into_iter());
+        input.take(number, samples(3..19)).expect("is asked for");
+        assert_eq!(input.batch, 16);
+        assert_eq!(times(&mut input), (0..19).collect::<Vec<_>>());
+        assert_eq!(input.bytes, 0);
     }
 }

@@ -1,5 +1,7 @@
 //! The media source actor: runs a source on its worker and answers pulls stream by stream.
 
+use std::time::{Duration, Instant};
+
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use portcullis_derive::Remote;
 use portcullis_engine::source::{Reading, SourceOutputs, SourceState, Start};
@@ -73,9 +75,13 @@ pub struct SourceObject {
 }
 
 /// Samples that one job of the worker reads at most, so that control is never far away.
-const BATCH: usize = 64;
+const BATCH: usize = 512;
+/// Samples that are read beyond what is asked for: the next pull is on its way.
+const BEYOND: usize = 64;
 /// Payload bytes after which a job ends.
 const BATCH_BYTES: u64 = 1 << 20;
+/// Time after which a job ends: what is slow to read is handed over as it comes.
+const BATCH_TIME: Duration = Duration::from_millis(1);
 
 /// Runs a source component.
 pub struct SourceActor {
@@ -153,8 +159,11 @@ impl SourceActor {
         };
         self.jobs += 1;
         let epoch = self.outputs.epoch();
-        // Some more than is asked for: the next pull is on its way.
-        let batch = wanted.clamp(1, 4096).max(BATCH.min(wanted * 2));
+        let batch = match self.presentation.characteristics.live {
+            // The next sample may be long in coming.
+            true => 1,
+            false => wanted.saturating_mul(2).min(BEYOND).max(wanted).min(BATCH),
+        };
         let job = self
             .worker
             .call(move |source| Ok(read_batch(&mut **source, batch)));
@@ -219,7 +228,8 @@ impl SourceActor {
 fn read_batch(source: &mut dyn SourceComponent, max: usize) -> Reading {
     let mut reading = Reading::default();
     let mut bytes = 0;
-    while reading.samples.len() < max && bytes < BATCH_BYTES {
+    let start = Instant::now();
+    while reading.samples.len() < max && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
         match source.read() {
             Ok(Some((stream, sample))) => {
                 bytes += sample.len() as u64;

@@ -128,12 +128,12 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
         self.answer();
-        if let Some(pull) = self.input.next_pull() {
+        while let Some(pull) = self.input.next_pull() {
             ctx.spawn(pull.into_actor(self).map(move |pulled, actor, ctx| {
-                let Some((credit, answer)) = pulled else {
+                let Some((number, answer)) = pulled else {
                     return;
                 };
-                if let Err(error) = actor.input.take(credit, answer) {
+                if let Err(error) = actor.input.take(number, answer) {
                     actor.fail(error);
                 }
                 actor.pump(ctx);
@@ -167,7 +167,10 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             actor.working = false;
             if epoch == actor.input.epoch() {
                 match done {
-                    Ok(processed) => actor.take(processed),
+                    Ok(mut processed) => {
+                        actor.input.put_back(processed.rest.drain(..));
+                        actor.take(processed);
+                    }
                     Err(error) => actor.fail(error),
                 }
             }

@@ -59,20 +59,19 @@ impl<R: Renderer> SinkActor<R> {
     }
 
     fn pull(&mut self, id: u32, ctx: &mut Context<Self>) {
-        let Some(pull) = self.streams.get_mut(&id).and_then(|s| s.input.next_pull()) else {
-            return;
-        };
-        ctx.spawn(pull.into_actor(self).map(move |pulled, actor, ctx| {
-            let (Some(stream), Some((credit, answer))) = (actor.streams.get_mut(&id), pulled)
-            else {
-                return;
-            };
-            if let Err(error) = stream.input.take(credit, answer) {
-                return actor.fail(error, ctx);
-            }
-            actor.check_preroll(ctx);
-            actor.drive(id, ctx);
-        }));
+        while let Some(pull) = self.streams.get_mut(&id).and_then(|s| s.input.next_pull()) {
+            ctx.spawn(pull.into_actor(self).map(move |pulled, actor, ctx| {
+                let (Some(stream), Some((number, answer))) = (actor.streams.get_mut(&id), pulled)
+                else {
+                    return;
+                };
+                if let Err(error) = stream.input.take(number, answer) {
+                    return actor.fail(error, ctx);
+                }
+                actor.check_preroll(ctx);
+                actor.drive(id, ctx);
+            }));
+        }
     }
 
     /// Renders what is due and asks for more.

@@ -103,11 +103,11 @@ fn a_stop_ends_a_preroll_and_nothing_is_asked_until_the_next_flow() {
         let mut sink = sink(ReadAhead::default()).await;
         let preroll = sink.sink.control.send(PrerollSink { epoch: Epoch(1) });
         settle().await;
-        assert_eq!(sink.script.asked().1, 1);
+        assert_eq!(sink.script.asked().1, 2);
         sink.sink.control.send(StopSink).await.expect("stops");
         assert!(preroll.await.expect_err("was ended").is_cancelled());
         settle().await;
-        assert_eq!(sink.script.asked().1, 0, "the pull was cancelled");
+        assert_eq!(sink.script.asked().1, 0, "the pulls were cancelled");
         sink.script.say(2, vec![item(5), FlowItem::End]);
         sink.start(2).await;
         assert_eq!(sink.next().await, Grabbed::Sample(sample(5)));
@@ -196,7 +196,8 @@ fn a_session_that_asks_for_anything_gets_what_is_bounded() {
             .iter()
             .map(|credit| (credit.max_samples, credit.max_bytes))
             .max();
-        assert_eq!((asked.len(), most), (64, Some((4096, 64 << 20))));
+        // Two pulls of each stream share its bytes; how many samples they ask for grows.
+        assert_eq!((asked.len(), most), (128, Some((16, 32 << 20))));
     });
 }
 

@@ -136,7 +136,7 @@ fn it_ends_with_its_last_handle_although_it_waits() {
         let (script, object) = transform().await;
         let waiting = object.port.send(pull(1, 1));
         settle().await;
-        assert_eq!(script.asked().1, 1);
+        assert_eq!(script.asked().1, 2);
         drop(object);
         waiting.await.expect_err("nobody is there");
         settle().await;

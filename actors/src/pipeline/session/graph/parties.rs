@@ -146,7 +146,10 @@ impl<'a> Parties<'a> {
         if let Some(known) = self.transforms.borrow().get(&key) {
             return Ok(known.clone());
         }
-        let CreatedObject::Transform(made, _) =  activate(self.with, object).instrument(node_span(node)).await? else {
+        let CreatedObject::Transform(made, _) = activate(self.with, object)
+            .instrument(node_span(node))
+            .await?
+        else {
             return Err(Error::invalid_request(format!(
                 "{object} is not a transform"
             )));
