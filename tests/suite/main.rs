@@ -10,6 +10,7 @@ mod architecture;
 mod cli;
 mod components;
 mod examples;
+mod external_crate;
 mod host_loss;
 mod reader;
 mod session;
