@@ -339,8 +339,8 @@ impl<'a> Search<'a> {
         let from_decoder = attempts
             .iter()
             .filter(|attempt| attempt.stage == Stage::Decoder)
-            .find_map(|attempt| attempt.refusal.clone())
-            .filter(Error::is_content);
+            .find_map(|attempt| attempt.refusal.as_ref())
+            .and_then(|refusal| of_content(refusal, &goal.media_type));
         let error = if method == ConnectMethod::Direct {
             match last.kind() {
                 ErrorKind::InvalidMediaType { .. } => last,
@@ -361,6 +361,17 @@ impl<'a> Search<'a> {
             .fold(error.at_node(goal.to.label()), |error, attempt| {
                 error.because(attempt.to_string())
             })
+    }
+}
+
+/// What a decoder's refusal says of the content. One that takes a codec and not this type of it found damage in its headers.
+fn of_content(refusal: &Error, media_type: &MediaType) -> Option<Error> {
+    match refusal.kind() {
+        ErrorKind::InvalidMediaType { why, .. } => Some(Error::unsupported_codec(
+            media_type.subtype.name().to_owned(),
+            why.clone(),
+        )),
+        _ => Some(refusal.clone()).filter(Error::is_content),
     }
 }
 

@@ -121,9 +121,11 @@ impl Subtype {
         std::str::from_utf8(&self.name[..usize::from(self.len)]).unwrap_or_default()
     }
 
-    /// Whether payloads are uncompressed samples: raw video or PCM.
+    /// Whether payloads are uncompressed samples as sinks take them: raw video, or PCM of a [`SampleFormat`].
+    ///
+    /// PCM as some containers store it (big endian, G.711, double) has a decoder.
     pub fn is_raw(&self) -> bool {
-        *self == Self::RAW_VIDEO || self.name().starts_with("pcm_")
+        *self == Self::RAW_VIDEO || SampleFormat::of(*self).is_some()
     }
 }
 
@@ -275,6 +277,13 @@ impl SampleFormat {
         }
     }
 
+    /// The layout of a PCM subtype, if it is linear and little endian.
+    pub fn of(subtype: Subtype) -> Option<Self> {
+        [Self::S16, Self::F32, Self::S32, Self::U8, Self::S24]
+            .into_iter()
+            .find(|format| format.subtype() == subtype)
+    }
+
     /// Bytes of one value of one channel.
     pub const fn bytes(self) -> usize {
         match self {
@@ -401,15 +410,7 @@ impl MediaType {
 
     /// Layout of a PCM value, if this is PCM of a layout that the converters handle.
     pub fn sample_format(&self) -> Option<SampleFormat> {
-        [
-            SampleFormat::S16,
-            SampleFormat::F32,
-            SampleFormat::S32,
-            SampleFormat::U8,
-            SampleFormat::S24,
-        ]
-        .into_iter()
-        .find(|format| format.subtype() == self.subtype)
+        SampleFormat::of(self.subtype)
     }
 
     /// Whether payloads are encrypted.

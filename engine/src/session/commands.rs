@@ -13,10 +13,7 @@ impl SessionMachine {
     pub(super) fn go_on(&mut self, now: SystemTime100ns) {
         loop {
             if self.state == State::Started
-                && self
-                    .current
-                    .as_ref()
-                    .is_some_and(Presentation::all_outputs_ended)
+                && self.current.as_ref().is_some_and(Presentation::is_over)
             {
                 self.begin_end(now);
             }

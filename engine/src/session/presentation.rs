@@ -26,6 +26,8 @@ pub(super) struct Presentation {
     /// Whether sources were started before, so that another start from the beginning must say where that is.
     pub(super) was_started: bool,
     pub(super) has_ended: bool,
+    /// Whether a node has failed or is gone: what it was to read may never be read to its end.
+    pub(super) has_failed: bool,
 }
 
 impl Presentation {
@@ -41,6 +43,7 @@ impl Presentation {
             end_announced: false,
             was_started: false,
             has_ended: false,
+            has_failed: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl Presentation {
         self.end_announced = false;
         self.was_started = true;
         self.has_ended = false;
+        self.has_failed = !self.lost.is_empty();
     }
 
     pub(super) fn all_streams_ended(&self) -> bool {
@@ -157,9 +161,11 @@ impl Presentation {
         streams.all(|(node, _)| self.ended.contains(node))
     }
 
-    pub(super) fn all_outputs_ended(&self) -> bool {
-        self.output_nodes()
-            .iter()
-            .all(|node| self.ended.contains(node))
+    /// Whether nothing is left to render, and every source has said that it was read to its end: the two come from
+    /// different actors, the second after the first when the source is in another process.
+    pub(super) fn is_over(&self) -> bool {
+        let mut outputs = self.output_nodes().into_iter();
+        outputs.all(|node| self.ended.contains(&node))
+            && (self.has_failed || self.all_streams_ended())
     }
 }

@@ -228,6 +228,7 @@ impl SessionMachine {
         let Some(current) = &mut self.current else {
             return;
         };
+        current.has_failed = true;
         let parts = current.parts_of_failure(part);
         let ended = parts.iter().filter(|(_, stream)| stream.is_some());
         current.ended.extend(ended.map(|(node, _)| *node));

@@ -143,7 +143,7 @@ fn sound(object: &mut Object, media_type: &MediaType) {
     object.put_some("channels", media_type.channels());
     // Where PCM does not say how its channels lie, ffprobe does not either.
     let layout = match media_type.channels() {
-        _ if media_type.subtype.is_raw() => None,
+        _ if media_type.subtype.name().starts_with("pcm_") => None,
         Some(1) => Some("mono"),
         Some(2) => Some("stereo"),
         _ => None,

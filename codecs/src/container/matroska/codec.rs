@@ -147,7 +147,7 @@ fn sound(entry: &Entry, media_type: &mut MediaType) -> FrameLength {
             TimeBase::per_second(coded).map(|base| FrameLength::Always(frames, base))
         }
         Subtype::AC3 => always(1536),
-        pcm if pcm.is_raw() => {
+        pcm if pcm.name().starts_with("pcm_") => {
             let bits = if entry.bits == 0 { 16 } else { entry.bits };
             let bytes = (bits / 8).checked_mul(channels);
             base.zip(bytes)
