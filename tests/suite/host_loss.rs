@@ -2,14 +2,21 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
+use portcullis::pipeline::resolver::ResolveUrl;
 use portcullis::{
-    EventKind, MajorType, MediaTime, NodeObject, OpenPolicy, Pacing, Settings, StreamSelector,
+    ErrorKind, EventKind, Input, MajorType, MediaTime, NodeObject, OpenPolicy, Pacing, Settings,
+    StreamSelector,
 };
 
-use crate::support::{Place, example, media, process, run, until};
+use crate::support::session::pattern;
+use crate::support::{Place, example, host, media, process, run, until};
+
+/// How long a lost host may go unnoticed.
+const NOTICED: Duration = Duration::from_secs(1);
 
 const ISOLATED: [Place; 2] = [Place::IsolatedSourceInHost, Place::IsolatedSourceInApp];
 
@@ -104,26 +111,6 @@ fn a_reader_of_a_killed_host_gets_an_error_that_says_so() {
                 "{place:?}: {error}"
             );
         }
-    });
-}
-
-#[test]
-fn nothing_is_left_of_hosts_that_were_killed() {
-    run(async {
-        // What the process keeps for good is there after the first time.
-        drop(playing(Place::IsolatedSourceInHost).await);
-        until("the first host is gone", || process::children().is_empty()).await;
-        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-        let shared = || fs::read_dir("/dev/shm").map(Iterator::count).unwrap_or(0);
-        let (before, shared_before) = (descriptors(), shared());
-        for place in ISOLATED.into_iter().cycle().take(8) {
-            let (session, _events) = playing(place).await;
-            process::kill(session.host().pid());
-        }
-        until("every host is gone", || process::children().is_empty()).await;
-        // Tests beside this one open and close descriptors too: it is enough that the number comes down again.
-        until("descriptors are closed", || descriptors() <= before + 2).await;
-        assert_eq!(shared(), shared_before, "nothing is named in shared memory");
     });
 }
 
@@ -226,4 +213,128 @@ async fn faulty(place: Place, kind: &str) -> portcullis::Error {
         }
     }
     early.unwrap_or_else(|| panic!("{kind}: no error"))
+}
+
+#[test]
+fn a_component_that_never_returns_stalls_only_its_session() {
+    run(async {
+        let host = host().start().await.unwrap();
+        let pid = host.pid();
+        let session = portcullis::session(Place::InProcess.placement())
+            .host(host.clone())
+            .pacing(Pacing::Free)
+            .start()
+            .await
+            .unwrap();
+        let settings = Settings::of(&serde_json::json!({ "kind": "spin", "after": 0 })).unwrap();
+        let spin = ObjectRef::with_settings("synthetic.fault", settings);
+        session
+            .set_topology(pattern(1000, Some(spin)), Vec::new())
+            .await
+            .unwrap();
+        drop(session.start(None));
+        // Another session of the same host works.
+        let reader = Place::IsolatedSourceInHost
+            .open(media::clip())
+            .host(host.clone())
+            .open()
+            .await
+            .unwrap();
+        let samples = reader.samples(StreamSelector::FIRST_VIDEO).await.unwrap();
+        assert_eq!(samples.count().await, 90);
+        drop((reader, session, host));
+        until("the host is gone though a thread of it spins", || {
+            !process::exists(pid)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_killed_host_is_noticed_within_a_second_and_fails_every_pending_call() {
+    run(async {
+        let mut policy = OpenPolicy::new();
+        let url = policy.grant(Input::stream(futures::stream::pending()));
+        let builder = portcullis::session(Place::IsolatedSourceInHost.placement());
+        let session = builder.policy(policy).start().await.unwrap();
+        let mut events = session.events();
+        let resolver = session.create_resolver().await.unwrap();
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                resolver.send(ResolveUrl {
+                    url: url.clone(),
+                    opener: session.opener().clone(),
+                    limits: session.limits(),
+                })
+            })
+            .collect();
+        // A call is answered behind the requests before it.
+        session.create_resolver().await.unwrap();
+        let pid = session.host().pid();
+        process::kill(pid);
+        let noticed = tokio::time::timeout(NOTICED, events.next()).await;
+        let event = noticed.expect("within a second").unwrap();
+        assert_eq!(event.kind, EventKind::Error);
+        assert!(event.to_string().contains("signal 9"), "{event}");
+        for outcome in futures::future::join_all(calls).await {
+            // One of them may have been refused before: the input can be opened once.
+            let error = outcome.expect_err("the input never gives anything");
+            let refused = matches!(error.kind(), ErrorKind::OpenRefused { .. });
+            let signal = error.host_exit().and_then(|exit| exit.signal);
+            assert!(refused || signal == Some(9), "{error:?}");
+        }
+        until("no zombie is left", || !process::exists(pid)).await;
+    });
+}
+
+/// What a program holds: open descriptors, and what lies in shared memory by name.
+fn held(pid: u32) -> (usize, usize) {
+    let count = |folder: &str| fs::read_dir(folder).map_or(0, |entries| entries.count());
+    (count(&format!("/proc/{pid}/fd")), count("/dev/shm"))
+}
+
+/// A program of its own, so that its descriptors are its own.
+#[test]
+fn many_hosts_that_are_killed_leave_no_descriptor_no_memory_and_no_process() {
+    run(async {
+        let mut program = tokio::process::Command::new(example("lose_hosts"))
+            .arg(env!("CARGO_BIN_EXE_portcullis-host"))
+            .arg(media::clip())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let pid = program.id().unwrap();
+        let mut input = program.stdin.take().unwrap();
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(
+            program.stdout.take().unwrap(),
+        ));
+        let mut round = async || {
+            tokio::io::AsyncWriteExt::write_all(&mut input, b"go\n")
+                .await
+                .unwrap();
+            let line = lines.next_line().await.unwrap().unwrap();
+            assert!(line.contains("signal 9"), "{line}");
+        };
+        // The first rounds start what stays: the launcher, the runtime.
+        for _ in 0..3 {
+            round().await;
+        }
+        let shared = held(pid).1;
+        until("the first hosts are gone", || {
+            process::children_of(pid).is_empty()
+        })
+        .await;
+        let before = held(pid).0;
+        for _ in 0..10 {
+            round().await;
+        }
+        until("all hosts are gone", || {
+            process::children_of(pid).is_empty()
+        })
+        .await;
+        until("their descriptors are closed", || held(pid).0 <= before).await;
+        assert_eq!(held(pid).1, shared, "nothing has a name in shared memory");
+    });
 }

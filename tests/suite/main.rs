@@ -7,8 +7,10 @@
 mod support;
 
 mod architecture;
+mod bad_input;
 mod cli;
 mod components;
+mod corpus;
 mod examples;
 mod external_crate;
 mod host_loss;

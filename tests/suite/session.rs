@@ -1,5 +1,7 @@
 //! Sessions: the same trace in every placement, and what commands do.
 
+mod commands;
+
 use futures::StreamExt;
 use portcullis::engine::event::normalise;
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};

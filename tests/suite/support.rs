@@ -1,7 +1,9 @@
 //! What the areas share: placements, media, deadlines, processes.
 
 pub(crate) mod media;
+pub(crate) mod outcome;
 pub(crate) mod process;
+pub(crate) mod session;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

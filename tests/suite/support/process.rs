@@ -14,11 +14,6 @@ pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// The direct children of this process, zombies too.
-pub(crate) fn children() -> Vec<u32> {
-    children_of(std::process::id())
-}
-
 /// The direct children of a process, zombies too.
 pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let mut children = Vec::new();
