@@ -8,6 +8,7 @@ mod support;
 
 mod architecture;
 mod bad_input;
+mod bridge_host;
 mod cli;
 mod components;
 mod corpus;

@@ -239,7 +239,11 @@ impl SourceReader {
     ) -> Result<(Topology, Option<MediaTime>)> {
         let before = self.was_read.load(Ordering::Relaxed);
         if before {
-            self.session.stop().await?;
+            match self.session.stop().await {
+                // A sink whose samples nobody takes any more says so.
+                Err(error) if !error.is_cancelled() => return Err(error),
+                _ => {}
+            }
         }
         let flags = SetTopologyFlags {
             immediate: before,

@@ -132,7 +132,12 @@ impl SessionMachine {
                 self.complete(Event::new(EventKind::SessionPaused).with_status(status));
             }
             Step::StopSinks => self.enter(purpose, Step::StopSources, now),
-            Step::StopSources => self.enter(purpose, Step::Flush, now),
+            Step::StopSources => {
+                // What is still on its way belongs to a flow that has ended: a decoder that forgets everything must not get
+                // it, nor the application hear what the decoder says to it.
+                self.epoch.0 += 1;
+                self.enter(purpose, Step::Flush, now);
+            }
             Step::Flush => self.stopped(purpose, now),
             Step::Finalize => {
                 let status = self.failure.take().map_or(Ok(()), Err);

@@ -112,10 +112,12 @@ fn commands_give_the_same_events_in_every_placement() {
                     "{refused}"
                 );
             };
-            traces.push((
-                place,
-                trace(place, Pacing::Presentation, &media::clip(), steps).await,
-            ));
+            let mut trace = trace(place, Pacing::Presentation, &media::clip(), steps).await;
+            // Whether the source has read to its end when it is stopped is chance.
+            trace.retain(|event| event.kind != EventKind::EndOfStream);
+            let sources = trace.iter_mut().filter_map(|event| event.source.as_mut());
+            sources.for_each(|source| source.sequence = 0);
+            traces.push((place, trace));
         }
         assert_same(&traces);
     });
@@ -272,8 +274,8 @@ fn events_of_a_host_carry_its_process_id() {
                     "{place:?}: {event:?}"
                 );
                 assert_eq!(
-                    event.pid,
-                    Some(session.host().pid()),
+                    event.pid == Some(session.host().pid()),
+                    true,
                     "{place:?}: {event:?}"
                 );
             }
