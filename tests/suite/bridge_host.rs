@@ -131,7 +131,7 @@ impl Handler<Pull> for Own {
                 break;
             }
             let time = MediaTime::from_millis(self.next);
-            let sample = Sample::new(time, MediaTime::from_millis(1), vec![1, 0].repeat(8));
+            let sample = Sample::new(time, MediaTime::from_millis(1), [1, 0].repeat(8));
             items.push(FlowItem::Sample(sample));
             self.next += 1;
         }

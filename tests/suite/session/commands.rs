@@ -274,8 +274,8 @@ fn events_of_a_host_carry_its_process_id() {
                     "{place:?}: {event:?}"
                 );
                 assert_eq!(
-                    event.pid == Some(session.host().pid()),
-                    true,
+                    event.pid,
+                    Some(session.host().pid()),
                     "{place:?}: {event:?}"
                 );
             }
