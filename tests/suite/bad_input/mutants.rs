@@ -23,11 +23,11 @@ const CLIPS: [(&str, &str); 9] = [
     ("mp4", "mp4/tiny_prog.mp4"),
     ("fragmented-mp4", "mp4/tiny_frag.mp4"),
     ("matroska", "mkv/tiny.mkv"),
-    ("wav", "audio/wav_u8.wav"),
+    ("wav", "audio/wav_s16.wav"),
     ("flac", "audio/flac16.flac"),
-    ("mp3", "audio/mp3_mpeg2_mono_22k.mp3"),
+    ("mp3", "audio/mp3_cbr_id3.mp3"),
     ("ogg-vorbis", "audio/vorbis.ogg"),
-    ("ogg-opus", "audio/opus_silk_mono.opus"),
+    ("ogg-opus", "audio/opus.opus"),
     ("adts", "audio/aac.adts"),
 ];
 /// Bytes of a clip that are used.
@@ -254,7 +254,7 @@ fn fault_of(bytes: Vec<u8>, extension: &str) -> Option<String> {
 }
 
 fn clip(file: &str) -> Vec<u8> {
-    let mut bytes = std::fs::read(media::corpus().join(file)).unwrap();
+    let mut bytes = std::fs::read(media::small().join(file)).unwrap();
     bytes.truncate(LENGTH);
     bytes
 }

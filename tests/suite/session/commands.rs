@@ -71,13 +71,13 @@ fn playing_to_the_end_gives_the_same_events_in_every_placement() {
 
 /// The fixed list of clips whose traces are compared.
 fn clips() -> Vec<std::path::PathBuf> {
-    let corpus = media::corpus();
+    let corpus = media::small();
     [
         "mp4/tiny_prog.mp4",
         "mp4/tiny_frag.mp4",
         "mkv/tiny.mkv",
-        "audio/opus_silk_mono.opus",
-        "audio/wav_u8.wav",
+        "audio/opus.opus",
+        "audio/wav_s16.wav",
     ]
     .iter()
     .map(|file| corpus.join(file))
