@@ -5,9 +5,13 @@
 
 mod calls;
 mod components;
+mod files;
 mod floor;
 mod flow;
 mod row;
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -44,6 +48,10 @@ pub struct BenchArgs {
     /// How often each figure is measured; the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub runs: u32,
+    /// Also how long this file takes: to probe, to the first picture, to decode; beside ffprobe and ffmpeg where they are
+    /// installed
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -85,13 +93,22 @@ pub enum Direction {
 /// When a host cannot start or is lost, or nobody reads the output any more.
 pub async fn run(args: BenchArgs) -> Result<()> {
     let mut rows = Rows::new(&args);
-    let copy = floor::copy(args.size as usize)?;
+    let size = args.size as usize;
+    let (floor, floor_value) = match args.touch {
+        true => ("cross-core-hand-over", floor::hand_over(size)?),
+        false => ("memory-copy", floor::copy(size)),
+    };
     let flow = Flow::new(args.placement, args.direction, args.size).touch(args.touch);
     for (name, batch) in [("batch-1", Some(1)), ("batch-default", None)] {
         let flow = flow.batch(batch);
         let count = match args.count {
             Some(count) => count,
-            None => flow.start(flow::PROBE).await?.run().await?.count_for(0.5),
+            None => {
+                let probe = flow.start(flow::PROBE).await?.run().await?;
+                // The first guess is of a run that has hardly begun.
+                let count = probe.count_for(0.1);
+                flow.start(count).await?.run().await?.count_for(0.5)
+            }
         };
         let mut runs = Vec::new();
         for _ in 0..args.runs {
@@ -99,42 +116,47 @@ pub async fn run(args: BenchArgs) -> Result<()> {
         }
         let median = |of: fn(&Measured) -> f64| row::median(runs.iter().map(of).collect());
         rows.set_count(count);
-        rows.print(
-            &format!("samples-{name}"),
+        let print = |what, value, unit, floor_value| {
+            rows.print(&format!("{what}-{name}"), value, unit, floor, floor_value)
+        };
+        print(
+            "samples",
             median(Measured::per_second),
             "samples/s",
-            "memory-copy",
-            copy.per_second,
+            floor_value,
         )?;
-        rows.print(
-            &format!("bytes-{name}"),
+        let gigabytes = floor_value * size as f64 / 1e9;
+        print(
+            "bytes",
             median(Measured::gigabytes_per_second),
             "GB/s",
-            "memory-copy",
-            copy.gigabytes_per_second,
+            gigabytes,
         )?;
-        rows.print(
-            &format!("cpu-{name}"),
+        print(
+            "cpu",
             median(Measured::cpu_us),
             "us/sample",
-            "memory-copy",
-            1e6 / copy.per_second,
+            1e6 / floor_value,
         )?;
     }
-    let wake = floor::wake_up()?;
-    let paced = flow
-        .paced(args.interval_us, args.count.unwrap_or(300).clamp(20, 2000))
-        .await?;
+    let count = args.count.unwrap_or(300).clamp(20, 2000);
+    let interval = Duration::from_micros(args.interval_us.into());
+    let wake = floor::paced_wake_up(interval, count)?;
+    let paced = flow.paced(args.interval_us, count).await?;
     rows.set_count(paced.len() as u64);
     for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
-        let floor = row::quantile(&wake, part) / 2.0;
+        let (value, floor) = (row::quantile(&paced, part), row::quantile(&wake, part));
         rows.print(
             &format!("latency-{name}"),
-            row::quantile(&paced, part),
+            value,
             "us",
-            "cross-core-wake-up",
+            "paced-wake-up",
             floor,
         )?;
     }
-    calls::measure(&args, &mut rows, row::quantile(&wake, 0.5)).await
+    calls::measure(&args, &mut rows, row::quantile(&floor::wake_up()?, 0.5)).await?;
+    match &args.file {
+        Some(file) => files::measure(&args, &mut rows, file).await,
+        None => Ok(()),
+    }
 }

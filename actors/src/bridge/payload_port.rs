@@ -48,6 +48,7 @@ impl Payloads {
     pub(crate) fn allocator(&self) -> Arc<SlotAllocator> {
         Arc::new(SlotAllocator {
             pool: self.pool.clone(),
+            is_linked: true,
         })
     }
 
@@ -300,6 +301,27 @@ impl SharedView for View {
 #[derive(Clone)]
 pub struct SlotAllocator {
     pool: Option<Pool>,
+    /// Whether there is a peer to be told of the pool's segments.
+    is_linked: bool,
+}
+
+impl SlotAllocator {
+    /// Recycled memory without a link. Fresh pages for each picture cost more than writing it.
+    pub(crate) fn unlinked() -> Self {
+        Self {
+            pool: Some(Pool::new(PoolLimits::default())),
+            is_linked: false,
+        }
+    }
+
+    fn slot(&self, len: usize) -> Option<SlotMut> {
+        let pool = self.pool.as_ref().filter(|_| len > INLINE)?;
+        let slot = pool.allocate(len).ok()?;
+        if !self.is_linked {
+            drop(pool.take_news());
+        }
+        Some(slot)
+    }
 }
 
 impl fmt::Debug for SlotAllocator {
@@ -314,15 +336,10 @@ impl fmt::Debug for SlotAllocator {
 
 impl SampleAllocator for SlotAllocator {
     fn allocate(&self, len: usize) -> SampleBuffer {
-        match self
-            .pool
-            .as_ref()
-            .filter(|_| len > INLINE)
-            .map(|pool| pool.allocate(len))
-        {
-            Some(Ok(slot)) => SampleBuffer::new(Slot(slot)),
+        match self.slot(len) {
+            Some(slot) => SampleBuffer::new(Slot(slot)),
             // A payload on the heap is copied into a slot when one is free; its sample waits until then.
-            _ => SampleBuffer::heap(len),
+            None => SampleBuffer::heap(len),
         }
     }
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use portcullis_engine::error::HostExit;
-use portcullis_engine::media::HeapAllocator;
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{Endpoint, HostCommand, HostProcess, HostProgram, TransportError};
 
 use super::init::is_initialised;
 use super::{PmpHost, PmpHostActor};
-use crate::bridge::{Handle, Link, LinkLost};
+use crate::bridge::{Handle, Link, LinkLost, SlotAllocator};
 use crate::registry::Registry;
 use crate::runtime;
 
@@ -63,18 +62,19 @@ impl Host {
         let host = Arc::downgrade(&process);
         let pid = process.pid();
         tracing::debug!(host = pid, "host started");
-        let (pmp, lost) = runtime::run(move || async move {
+        let (pmp, lost, memory) = runtime::run(move || async move {
             let diagnose = Box::new(move |end: TransportError| {
                 host_lost(pid, end, host, watched).boxed_local()
             });
             let link = Link::connect(Endpoint::unix(socket), 0, None, diagnose).await?;
-            Ok((link.root::<PmpHost>()?, link.lost()))
+            Ok((link.root::<PmpHost>()?, link.lost(), link.allocator()))
         })
         .await?;
         Ok(HostConnection {
             pmp,
             process: Some(process),
             lost: Some(lost),
+            memory,
         })
     }
 }
@@ -133,6 +133,8 @@ pub struct HostConnection {
     pmp: Handle<PmpHost>,
     process: Option<Arc<HostProcess>>,
     lost: Option<LinkLost>,
+    /// Memory of this process that the host can read; of an in-process one, what everything uses.
+    memory: Arc<SlotAllocator>,
 }
 
 impl HostConnection {
@@ -141,14 +143,27 @@ impl HostConnection {
     /// # Errors
     /// `Cancelled` if the process is ending.
     pub async fn in_process(registry: Arc<Registry>) -> Result<Self> {
-        let pmp = runtime::run(move || async move {
-            Ok(PmpHostActor::create(registry, Arc::new(HeapAllocator)))
-        })
-        .await?;
+        Self::beside(registry, Arc::new(SlotAllocator::unlinked())).await
+    }
+
+    /// The application's side of this host: what is created there runs in the application and writes its payloads where
+    /// the host can read them without a copy. For sources of the application that a session in the host plays.
+    ///
+    /// # Errors
+    /// `Cancelled` if the process is ending.
+    pub async fn application_side(&self, registry: Arc<Registry>) -> Result<Self> {
+        Self::beside(registry, Arc::clone(&self.memory)).await
+    }
+
+    async fn beside(registry: Arc<Registry>, memory: Arc<SlotAllocator>) -> Result<Self> {
+        let used = Arc::clone(&memory);
+        let pmp =
+            runtime::run(move || async move { Ok(PmpHostActor::create(registry, used)) }).await?;
         Ok(Self {
             pmp,
             process: None,
             lost: None,
+            memory,
         })
     }
 

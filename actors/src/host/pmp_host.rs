@@ -168,7 +168,11 @@ pub(crate) async fn create_object(
     };
     match info.role {
         Role::Source => {
-            let build = move || registry.components().create_source(&class, &settings);
+            let build = move || {
+                let mut source = registry.components().create_source(&class, &settings)?;
+                source.use_memory(environment.allocator);
+                Ok(source)
+            };
             SourceActor::create(info.inline, limits, None, build)
                 .await
                 .map(CreatedObject::Source)

@@ -70,13 +70,6 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The same source with payloads from another allocator, such as a pool that the consumer maps.
-    #[must_use]
-    pub fn with_allocator(mut self, allocator: Arc<dyn SampleAllocator>) -> Self {
-        self.allocator = allocator;
-        self
-    }
-
     /// Whether a payload is sample `number`'s.
     pub fn is_sample(payload: &[u8], number: u64) -> bool {
         payload
@@ -170,6 +163,10 @@ impl Component for Pattern {
 impl MediaSource for Pattern {
     fn presentation(&self) -> &PresentationDescriptor {
         &self.presentation
+    }
+
+    fn use_memory(&mut self, memory: Arc<dyn SampleAllocator>) {
+        self.allocator = memory;
     }
 
     fn start(&mut self, selected: &[StreamId], position: Option<MediaTime>) -> Result<()> {

@@ -1,7 +1,9 @@
 //! The source role.
 
+use std::sync::Arc;
+
 use crate::error::Result;
-use crate::media::{MediaTime, Sample};
+use crate::media::{MediaTime, Sample, SampleAllocator};
 use crate::presentation::{PresentationDescriptor, StreamId};
 
 /// Produces the samples of a presentation.
@@ -11,6 +13,12 @@ use crate::presentation::{PresentationDescriptor, StreamId};
 pub trait MediaSource {
     /// The streams, as far as they are known; does not change after the source was opened.
     fn presentation(&self) -> &PresentationDescriptor;
+
+    /// Gives memory for payloads, which the consumer shares where that saves a copy. Comes once, before the first start, and
+    /// only to sources that were created by class id; a source that passes on what it has read has no use for it.
+    fn use_memory(&mut self, memory: Arc<dyn SampleAllocator>) {
+        drop(memory);
+    }
 
     /// Delivers the `selected` streams from `position` on: from the last key sample at or before it in each stream, with
     /// the samples before `position` marked as preroll. `None` continues, or starts at the beginning.

@@ -1,8 +1,10 @@
 //! The components that measure latency: a source that stamps each sample when its time has come, and a transform that
 //! looks at the stamp where the sample arrives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_engine::media::{HeapAllocator, SampleAllocator};
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
     Component, ComponentInfo, MajorType, MediaSource, MediaTime, MediaType, Output,
@@ -39,6 +41,7 @@ pub(super) struct Metronome {
     presentation: PresentationDescriptor,
     next: u64,
     start: Option<std::time::Instant>,
+    memory: Arc<dyn SampleAllocator>,
 }
 
 impl Component for Metronome {
@@ -64,6 +67,7 @@ impl Component for Metronome {
             },
             next: 0,
             start: None,
+            memory: Arc::new(HeapAllocator),
         })
     }
 }
@@ -71,6 +75,10 @@ impl Component for Metronome {
 impl MediaSource for Metronome {
     fn presentation(&self) -> &PresentationDescriptor {
         &self.presentation
+    }
+
+    fn use_memory(&mut self, memory: Arc<dyn SampleAllocator>) {
+        self.memory = memory;
     }
 
     fn start(&mut self, _: &[StreamId], _: Option<MediaTime>) -> Result<()> {
@@ -86,7 +94,8 @@ impl MediaSource for Metronome {
         let start = *self.start.get_or_insert_with(std::time::Instant::now);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
         self.next += 1;
-        let mut payload = vec![self.next as u8; self.settings.size as usize];
+        let mut payload = self.memory.allocate(self.settings.size as usize);
+        payload.fill(self.next as u8);
         let now = system_time::now().ticks();
         if let Some(stamp) = payload.first_chunk_mut::<8>() {
             *stamp = now.to_le_bytes();

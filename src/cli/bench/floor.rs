@@ -14,15 +14,8 @@ const WORKING_SET: usize = 4 << 20;
 /// Round trips of the wake-up measurement.
 const ROUND_TRIPS: usize = 2000;
 
-/// A copy of a sample's bytes on one core.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Copy {
-    pub(super) per_second: f64,
-    pub(super) gigabytes_per_second: f64,
-}
-
-/// Copies samples of `size` bytes.
-pub(super) fn copy(size: usize) -> Result<Copy> {
+/// Copies of `size` bytes that one core makes in a second.
+pub(super) fn copy(size: usize) -> f64 {
     let slots = (WORKING_SET / size).clamp(2, 4096);
     let from = vec![1u8; size * slots];
     let mut into = vec![0u8; size * slots];
@@ -34,10 +27,40 @@ pub(super) fn copy(size: usize) -> Result<Copy> {
             count += 1;
         }
     }
-    let per_second = count as f64 / start.elapsed().as_secs_f64();
-    Ok(Copy {
-        per_second,
-        gigabytes_per_second: per_second * size as f64 / 1e9,
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Samples a second of which one thread writes every byte and another reads a word of every 64 bytes, in eight recycled
+/// buffers. What a core has written is not in the other's cache: on some machines that costs much more than a copy.
+pub(super) fn hand_over(size: usize) -> Result<f64> {
+    let (filled, to_read) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
+    let (used, to_fill) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
+    for _ in 0..8 {
+        used.send(vec![1; size])?;
+    }
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut sum = 0u64;
+            for buffer in to_read {
+                let words = buffer.chunks(64).filter_map(<[u8]>::first_chunk::<8>);
+                sum = words.fold(sum, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
+                // The other thread stops first.
+                let _ = used.send(buffer);
+            }
+            black_box(sum)
+        });
+        let (mut count, start) = (0u64, Instant::now());
+        while start.elapsed() < WHILE * 2 {
+            let mut buffer = to_fill.recv()?;
+            black_box(&mut buffer).fill(count as u8);
+            filled.send(buffer)?;
+            count += 1;
+        }
+        let per_second = count as f64 / start.elapsed().as_secs_f64();
+        drop(filled);
+        let read = reader.join();
+        read.map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
+        Ok(per_second)
     })
 }
 
@@ -83,5 +106,35 @@ pub(super) fn wake_up() -> Result<Vec<f64>> {
         echo.join()
             .map_err(|_| anyhow::anyhow!("the echoing thread panicked"))??;
         times
+    })
+}
+
+/// How long after a write to its `eventfd` a sleeping thread on another core runs, in microseconds, when the writer comes
+/// once in an interval: a core that has slept long wakes more slowly than one that has just gone to sleep.
+pub(super) fn paced_wake_up(interval: Duration, count: u64) -> Result<Vec<f64>> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC).context("an eventfd")?;
+    let written = std::sync::Mutex::new(Instant::now());
+    let lock = || {
+        written
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| -> Result<Vec<f64>> {
+            let mut times = Vec::new();
+            for _ in 0..count {
+                rustix::io::read(&wake, &mut [0u8; 8])?;
+                let now = Instant::now();
+                times.push((now - *lock()).as_secs_f64() * 1e6);
+            }
+            Ok(times)
+        });
+        for _ in 0..count {
+            std::thread::sleep(interval);
+            *lock() = Instant::now();
+            rustix::io::write(&wake, &1u64.to_ne_bytes())?;
+        }
+        let times = sleeper.join();
+        times.map_err(|_| anyhow::anyhow!("the sleeping thread panicked"))?
     })
 }

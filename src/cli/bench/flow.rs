@@ -118,8 +118,8 @@ impl Flow {
             });
         }
         let session = builder.start().await?;
-        let here = HostConnection::in_process(crate::registry()).await?;
         let there = session.host().clone();
+        let here = there.application_side(crate::registry()).await?;
         let (source_side, sink_side) = match self.direction {
             Direction::ToHost => (&here, &there),
             Direction::FromHost => (&there, &here),
@@ -301,4 +301,23 @@ fn cpu_time(mut pids: [u32; 2]) -> Duration {
         .filter_map(|entry| of_thread(entry.ok()?.path()))
         .sum();
     Duration::from_nanos(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_measured_arrives() {
+        crate::host::init(super::super::registry());
+        let flow = Flow::new(Where::InProcess, Direction::ToHost, 4096).touch(true);
+        for batch in [Some(1), None] {
+            let ready = flow.batch(batch).start(500).await.expect("is set");
+            let measured = ready.run().await.expect("runs");
+            assert_eq!((measured.samples, measured.bytes), (500, 500 * 4096));
+            assert!(measured.per_second() > 0.0 && measured.count_for(1.0) >= 200);
+        }
+        let latencies = flow.paced(100, 30).await.expect("runs");
+        assert_eq!(latencies.len(), 25);
+    }
 }

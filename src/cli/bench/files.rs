@@ -1,0 +1,150 @@
+//! What a user waits for: a host that starts, a file that is looked at, the first picture, the whole file; beside what people
+//! use now, where it is installed.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
+
+use super::row::{self, Rows};
+use super::{BenchArgs, Where};
+use crate::StreamSelector;
+use crate::host::Host;
+
+/// Starts of a host and of a program that does nothing.
+const STARTS: usize = 30;
+/// Whole decodes of the file, each with a host of its own.
+const DECODES: usize = 20;
+
+/// Prints what `file` takes.
+pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
+    if args.placement == Where::Isolated {
+        host_start(rows).await?;
+    }
+    let own = std::env::current_exe().context("this program")?;
+    let placement = match args.placement {
+        Where::InProcess => "in-process",
+        Where::Isolated => "isolated",
+    };
+    let own = |words: &[&str]| {
+        let mut command = Command::new(&own);
+        command
+            .args(words)
+            .args(["--placement", placement])
+            .arg(file);
+        command
+    };
+    let ffmpeg = |before: &[&str], after: &[&str]| {
+        let mut command = Command::new("ffmpeg");
+        command
+            .args(["-v", "quiet", "-nostdin"])
+            .args(before)
+            .arg("-i")
+            .arg(file);
+        command
+            .args(after)
+            .args(["-map", "0:v:0", "-f", "null", "-"]);
+        command
+    };
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe
+        .args(["-v", "quiet", "-show_format", "-show_streams"])
+        .arg(file);
+    let runs = args.runs.max(5);
+    rows.set_count(runs.into());
+    for (name, mut ours, what, mut theirs) in [
+        ("probe", own(&["probe", "--json"]), "ffprobe", ffprobe),
+        (
+            "first-frame",
+            own(&["decode", "--stream", "v:0", "--frames", "1"]),
+            "ffmpeg-one-frame",
+            ffmpeg(&["-threads", "1"], &["-frames:v", "1"]),
+        ),
+        (
+            "decode",
+            own(&["decode", "--stream", "v:0"]),
+            "ffmpeg-one-thread",
+            ffmpeg(&["-threads", "1"], &[]),
+        ),
+    ] {
+        let Some(value) = milliseconds(&mut ours, runs)? else {
+            bail!("{name} of {} does not work", file.display());
+        };
+        // Nothing to compare with where it is not installed: a floor of zero.
+        let floor = milliseconds(&mut theirs, runs)?.unwrap_or(0.0);
+        rows.print(name, value, "ms", what, floor)?;
+    }
+    decodes(args, rows, file).await
+}
+
+/// From nothing to a host that answers, beside a program that ends at once.
+async fn host_start(rows: &mut Rows) -> Result<()> {
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let host = Host::current().start().await?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(host);
+    }
+    let bare = milliseconds(&mut Command::new("true"), STARTS as u32)?.unwrap_or(0.0);
+    rows.set_count(STARTS as u64);
+    rows.print(
+        "host-start",
+        row::median(times),
+        "ms",
+        "start-and-end-of-true",
+        bare,
+    )
+}
+
+/// Whole decodes with a fresh host each, and what the wall costs beside the same in this process.
+async fn decodes(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..DECODES {
+        for (place, times) in [args.placement, Where::InProcess]
+            .into_iter()
+            .zip(&mut times)
+        {
+            let start = Instant::now();
+            decode(place, file).await?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let [there, here] = times.map(|times| 1.0 / row::median(times));
+    rows.set_count(DECODES as u64);
+    rows.print("decodes-one-by-one", there, "files/s", "in-process", here)
+}
+
+async fn decode(place: Where, file: &Path) -> Result<u64> {
+    let reader = crate::SourceReaderBuilder::new(crate::registry(), place.placement(), file)
+        .open()
+        .await?;
+    let mut frames = reader.samples(StreamSelector::FIRST_VIDEO).await?;
+    let mut count = 0;
+    while frames.try_next().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The median of how long a command takes; `None` if it is not installed or fails.
+fn milliseconds(command: &mut Command, runs: u32) -> Result<Option<f64>> {
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let start = Instant::now();
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match status {
+            Ok(status) if status.success() => times.push(start.elapsed().as_secs_f64() * 1e3),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some(row::median(times)))
+}
