@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::punctuated::Punctuated;
-use syn::{DeriveInput, Error, Ident, LitStr, Result, Token, bracketed};
+use syn::{DeriveInput, Error, Ident, LitInt, LitStr, Result, Token, bracketed};
 
 const ROLES: [&str; 5] = ["transform", "decoder", "converter", "source", "sink"];
 
@@ -14,6 +14,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let mut accepts = Vec::new();
     let mut produces = Vec::new();
     let mut inline = quote!();
+    let mut version = quote!();
     for attribute in input
         .attrs
         .iter()
@@ -35,6 +36,9 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
                     &mut produces
                 };
                 target.extend(names);
+            } else if meta.path.is_ident("version") {
+                let number: LitInt = meta.value()?.parse()?;
+                version = quote!(.version(#number));
             } else if meta.path.is_ident("inline") {
                 inline = quote!(.inline());
             } else if let Some(ident) = meta
@@ -45,7 +49,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
                 role = Some(ident.clone());
             } else {
                 return Err(meta.error(format!(
-                    "expected a role ({}), class, about, accepts, produces or inline",
+                    "expected a role ({}), class, about, version, accepts, produces or inline",
                     ROLES.join(", ")
                 )));
             }
@@ -66,6 +70,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
                 ::portcullis::__derive::ComponentInfo::#role(#class, #about)
                     .accepts(&[#(::portcullis::__derive::Subtype::#accepts),*])
                     .produces(&[#(::portcullis::__derive::Subtype::#produces),*])
+                    #version
                     #inline;
             fn new(settings: Self) -> ::portcullis::__derive::Result<Self> {
                 ::core::result::Result::Ok(settings)

@@ -24,7 +24,8 @@ pub fn derive_remote(input: TokenStream) -> TokenStream {
 /// Makes a serde struct a component whose settings are the struct itself.
 ///
 /// `#[component(transform, class = "audio.gain", about = "Multiplies PCM by a constant", accepts = [PCM_S16], produces =
-/// [PCM_S16])]`; the role is one of `transform`, `decoder`, `converter`, `source`, `sink`; `inline` marks a cheap one.
+/// [PCM_S16])]`; the role is one of `transform`, `decoder`, `converter`, `source`, `sink`; `inline` marks a cheap one, `version = 2`
+/// gives a version other than 1.
 #[proc_macro_derive(Component, attributes(component))]
 pub fn derive_component(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

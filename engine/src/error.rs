@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use topology::TopologyFault;
 
 use crate::media::{MediaTime, MediaType};
+use crate::trust::TrustError;
 
 /// A result with the project's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -221,6 +222,11 @@ pub enum ErrorKind {
         /// What was asked for.
         what: Text,
     },
+
+    // Trust.
+    /// A program, its manifest or one of its components is not trusted.
+    #[error("not trusted: {0}")]
+    NotTrusted(TrustError),
 
     // Calls.
     /// The caller gave up.

@@ -26,6 +26,7 @@ pub mod resolve;
 pub mod session;
 pub mod source;
 pub mod topology;
+pub mod trust;
 
 pub use clock::{ClockSnapshot, ClockState, PresentationClock, Rate, SystemTime100ns};
 pub use component::{

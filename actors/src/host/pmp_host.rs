@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::{Actor, AsyncContext, Context, Handler, WeakAddr};
 use portcullis_derive::Remote;
 use portcullis_engine::component::Role;
+use portcullis_engine::trust::ClassVersion;
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, SampleAllocator, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct HostFacts {
     pub pid: u32,
     /// The classes that it can create.
     pub classes: Vec<String>,
+    /// Its components with their versions: what the manifest of its program has to list.
+    pub components: Vec<ClassVersion>,
 }
 
 /// Creates an object by class id where the host is.
@@ -127,6 +130,7 @@ impl Handler<DescribeHost> for PmpHostActor {
         Ok(HostFacts {
             pid: std::process::id(),
             classes,
+            components: self.registry.components().class_versions(),
         })
     }
 }

@@ -49,6 +49,8 @@ pub struct ComponentInfo {
     pub class: &'static str,
     /// The role.
     pub role: Role,
+    /// The version of the class, which a manifest names beside it: raised with each change of what the class does.
+    pub version: u32,
     /// One sentence.
     pub about: &'static str,
     /// Subtypes that are accepted; empty means any.
@@ -69,6 +71,7 @@ impl ComponentInfo {
         Self {
             class,
             role,
+            version: 1,
             about,
             accepts: &[],
             produces: &[],
@@ -106,6 +109,13 @@ impl ComponentInfo {
     /// A container.
     pub const fn byte_stream_handler(class: &'static str, about: &'static str) -> Self {
         Self::new(Role::ByteStreamHandler, class, about)
+    }
+
+    /// The version; 1 where it is not told.
+    #[must_use]
+    pub const fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
     }
 
     /// The accepted subtypes.

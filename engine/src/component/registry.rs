@@ -8,6 +8,7 @@ use super::{
     ByteStreamHandler, Component, ComponentInfo, MediaSink, MediaSource, Settings, Transform,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::trust::ClassVersion;
 
 type Create<T> = Arc<dyn Fn(&Settings) -> Result<Box<T>> + Send + Sync>;
 
@@ -96,6 +97,17 @@ impl Registry {
     /// All classes in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
+    }
+
+    /// All classes with their versions, in the order of their ids: what a manifest has to list.
+    pub fn class_versions(&self) -> Vec<ClassVersion> {
+        let infos = self.iter().map(Entry::info);
+        infos
+            .map(|info| ClassVersion {
+                class: info.class.to_owned(),
+                version: info.version,
+            })
+            .collect()
     }
 
     /// The classes that `wanted` accepts, the one registered last first.
