@@ -2,6 +2,7 @@
 //! component with a message, and the program itself as the host.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::{media, root};
@@ -128,15 +129,12 @@ fn a_crate_outside_of_the_workspace_builds_with_the_public_interface_and_works()
     fs::create_dir(directory.path().join("src")).unwrap();
     fs::write(directory.path().join("src/main.rs"), PROGRAM).unwrap();
 
-    // Beside this test program: <target>/debug/deps/suite-...
-    let target = std::env::current_exe()
-        .unwrap()
-        .ancestors()
-        .nth(3)
-        .unwrap()
-        .to_owned();
+    // The workspace's own place and flags, so that what is built already serves here too.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--offline", "--"])
+        .args(["run", "--quiet", "--offline", "--config"])
+        .arg(root.join(".cargo/config.toml"))
+        .arg("--")
         .arg(media::clip())
         .current_dir(directory.path())
         .env("CARGO_TARGET_DIR", target)
