@@ -16,6 +16,7 @@ mod probe;
 mod progress;
 mod run;
 mod signals;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ Exit codes:
   4        the content is damaged, unsupported, protected or beyond a limit; what is intact was delivered
   5        the host process was lost: it crashed, was killed or broke the protocol
   6        the host process cannot start
+  7        a program, its manifest or one of its components is not trusted
   130/143  ended by SIGINT/SIGTERM";
 
 /// Plays and decodes media, in a process of its own.
@@ -53,6 +55,7 @@ enum Command {
     Play(play::Play),
     Run(run::Run),
     Components(components::Components),
+    Trust(trust::Trust),
     Bench(bench::BenchArgs),
 }
 
@@ -98,6 +101,7 @@ async fn run_command(command: Command) -> u8 {
         Command::Play(play) => play.run(&mut interrupt).await,
         Command::Run(run) => run.run(&mut interrupt).await,
         Command::Components(components) => components.run(),
+        Command::Trust(trust) => interrupt.or(trust.run()).await,
         Command::Bench(bench) => {
             let run = async { bench::run(bench).await.map_err(Failure::from) };
             interrupt.or(run).await
@@ -116,6 +120,7 @@ impl Command {
         match self {
             Self::Probe(probe) => probe.json.then_some(Document),
             Self::Decode(decode) => decode.json.then_some(Lines),
+            Self::Trust(trust) => trust.is_json().then_some(Document),
             // Their events and summary say it.
             Self::Play(_) | Self::Run(_) | Self::Components(_) | Self::Bench(_) => None,
         }

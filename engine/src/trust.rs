@@ -22,6 +22,7 @@
 //!     expires: UnixTime(1_810_000_000),
 //!     host: HostEntry::new(ImageDigest::of(program), "x86_64-linux"),
 //!     components: Vec::new(),
+//!     development: false,
 //!     min_revocation_version: None,
 //! };
 //! let file = Envelope::sign(MANIFEST_TYPE, manifest.to_json()?, &[&key])?.to_json();

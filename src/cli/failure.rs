@@ -158,6 +158,7 @@ pub(super) fn code_of(error: &Error) -> u8 {
         ErrorKind::CannotConnect(_) => 4,
         ErrorKind::HostLost(_) | ErrorKind::Protocol(_) => 5,
         ErrorKind::HostStart(_) => 6,
+        ErrorKind::NotTrusted(_) => 7,
         _ if error.is_content() => 4,
         _ => 1,
     }
@@ -246,6 +247,7 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use portcullis_engine::error::HostExit;
+    use portcullis_engine::trust::TrustError;
 
     use super::*;
 
@@ -258,6 +260,7 @@ mod tests {
             (Error::limit("pixels", 1, 2), 4),
             (Error::new(ErrorKind::HostLost(HostExit::default())), 5),
             (Error::new(ErrorKind::HostStart("no".into())), 6),
+            (Error::from(TrustError::Unsigned), 7),
             (Error::cancelled(), 1),
         ] {
             assert_eq!(code_of(&error), code, "{error}");

@@ -17,3 +17,4 @@ mod external_crate;
 mod host_loss;
 mod reader;
 mod session;
+mod trust;

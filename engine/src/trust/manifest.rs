@@ -28,6 +28,8 @@ pub struct Manifest {
     pub host: HostEntry,
     /// The components that it may offer, in these versions.
     pub components: Vec<ClassVersion>,
+    /// Whether it was signed for development: no protection, whoever signed it.
+    pub development: bool,
     /// The oldest revocation list that may be used with it. Such lists come with a later version: this one refuses a
     /// manifest that asks for one.
     pub min_revocation_version: Option<u64>,
@@ -114,6 +116,7 @@ impl Manifest {
             expires: this.expires,
             host: this.host,
             components: this.components,
+            development: this.development,
             min_revocation_version: this.min_revocation_version,
         };
         let bytes = serde_json::to_vec(&file).expect("texts and numbers are always JSON");
@@ -149,6 +152,7 @@ impl Manifest {
             expires: file.expires,
             host: file.host,
             components: file.components,
+            development: file.development,
             min_revocation_version: file.min_revocation_version,
         };
         manifest.check()?;
@@ -190,6 +194,8 @@ struct ManifestFile {
     expires: UnixTime,
     host: HostEntry,
     components: Vec<ClassVersion>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    development: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     min_revocation_version: Option<u64>,
 }

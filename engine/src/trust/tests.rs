@@ -34,6 +34,7 @@ fn manifest() -> Manifest {
         expires: EXPIRES,
         host: HostEntry::new(ImageDigest::of(PROGRAM), "x86_64-linux"),
         components: vec![component("container.mp4", 1), component("audio.gain", 2)],
+        development: false,
         min_revocation_version: None,
     }
 }
@@ -418,6 +419,13 @@ fn one_key_that_is_not_for_development_is_enough_for_protection() {
         |keys: Vec<PublicKey>| verify(&envelope, &TrustRoots::new(keys).unwrap(), ISSUED).unwrap();
     assert!(check(vec![development.public()]).is_development());
     assert!(!check(vec![development.public(), key().public()]).is_development());
+    // The manifest's own mark cannot be taken away.
+    let marked = Manifest {
+        development: true,
+        ..manifest()
+    };
+    let verified = verify(&signed(&marked), &roots(), ISSUED).unwrap();
+    assert!(verified.is_development() && verified.manifest().development);
 }
 
 #[test]

@@ -87,13 +87,14 @@ pub fn verify(
         return Err(TrustError::RevocationListMissing { version });
     }
     // Protection needs one key that is not for development.
-    let development = signers
-        .iter()
-        .all(|id| roots.get(*id).is_none_or(PublicKey::is_development));
+    let development = manifest.development
+        || signers
+            .iter()
+            .all(|id| roots.get(*id).is_none_or(PublicKey::is_development));
     if development {
         tracing::warn!(
             name = manifest.name,
-            "the manifest is signed with a development key: no protection"
+            "the manifest is signed for development: no protection"
         );
     }
     Ok(VerifiedManifest {
@@ -114,7 +115,7 @@ impl VerifiedManifest {
         &self.signers
     }
 
-    /// Whether only development keys signed it, which is no protection.
+    /// Whether it is marked as signed for development or only development keys signed it: no protection.
     pub fn is_development(&self) -> bool {
         self.development
     }

@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A run that has not been waited for; it starts when it is first needed.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     command: Command,
     stdin: Option<Vec<u8>>,
     child: Option<Child>,
@@ -23,14 +23,14 @@ pub(super) struct Run {
 
 /// How a run ended.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// The command with these arguments, in the repository's directory.
-pub(super) fn portcullis<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Run {
+pub(crate) fn portcullis<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command
         .args(arguments)
@@ -47,25 +47,25 @@ pub(super) fn portcullis<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Ru
 }
 
 impl Run {
-    pub(super) fn args(mut self, arguments: &[&str]) -> Self {
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
         self.command.args(arguments);
         self
     }
 
-    pub(super) fn stdin_file(mut self, path: &Path) -> Self {
+    pub(crate) fn stdin_file(mut self, path: &Path) -> Self {
         self.command.stdin(File::open(path).unwrap());
         self
     }
 
     /// Standard input as a pipe.
-    pub(super) fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
+    pub(crate) fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
         self.command.stdin(Stdio::piped());
         self.stdin = Some(bytes);
         self
     }
 
     /// Starts it, if it was not.
-    pub(super) fn start(mut self) -> Self {
+    pub(crate) fn start(mut self) -> Self {
         self.started();
         self
     }
@@ -82,22 +82,22 @@ impl Run {
         child
     }
 
-    pub(super) fn pid(&mut self) -> u32 {
+    pub(crate) fn pid(&mut self) -> u32 {
         self.started().id()
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) {
+    pub(crate) fn signal(&mut self, signal: Signal) {
         let pid = Pid::from_child(self.started());
         kill_process(pid, signal).unwrap();
     }
 
     /// Takes standard output, to read or to drop it.
-    pub(super) fn stdout(&mut self) -> BufReader<ChildStdout> {
+    pub(crate) fn stdout(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.started().stdout.take().unwrap())
     }
 
     /// Waits for the end; past the deadline it is killed, and the test fails.
-    pub(super) fn finish(mut self) -> Finished {
+    pub(crate) fn finish(mut self) -> Finished {
         let pid = Pid::from_child(self.started());
         let child = self.child.take().unwrap();
         let (done, end) = mpsc::channel();
@@ -116,12 +116,12 @@ impl Run {
 }
 
 impl Finished {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
     }
 
-    pub(super) fn json_lines(&self) -> Vec<Value> {
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
         json_lines(&self.stdout)
     }
 }
@@ -133,7 +133,7 @@ fn json_lines(text: &str) -> Vec<Value> {
 }
 
 /// Reads JSON lines up to the first event of this name.
-pub(super) fn read_to_event(out: &mut BufReader<ChildStdout>, name: &str) -> Value {
+pub(crate) fn read_to_event(out: &mut BufReader<ChildStdout>, name: &str) -> Value {
     let mut line = String::new();
     loop {
         line.clear();
@@ -146,7 +146,7 @@ pub(super) fn read_to_event(out: &mut BufReader<ChildStdout>, name: &str) -> Val
 }
 
 /// The JSON lines that are left.
-pub(super) fn read_rest(mut out: BufReader<ChildStdout>) -> Vec<Value> {
+pub(crate) fn read_rest(mut out: BufReader<ChildStdout>) -> Vec<Value> {
     let mut text = String::new();
     out.read_to_string(&mut text).unwrap();
     json_lines(&text)

@@ -107,6 +107,7 @@ proptest! {
                 .into_iter()
                 .map(|(class, version)| ClassVersion { class, version })
                 .collect(),
+            development: false,
             min_revocation_version: None,
         };
         let verified = verify(&signed(&manifest), &roots(), manifest.issued).unwrap();
