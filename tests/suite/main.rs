@@ -12,6 +12,7 @@ mod bridge_host;
 mod cli;
 mod components;
 mod corpus;
+mod custom_host;
 mod examples;
 mod external_crate;
 mod host_loss;

@@ -1,0 +1,75 @@
+//! The application: `my-app HOST CLIP` plays the sound of a clip through `my.quieter`, which only the host program has.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use custom_host::Quieter;
+use futures::StreamExt;
+use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
+use portcullis::host::{DescribeHost, Host};
+use portcullis::pipeline::sink::Grabbed;
+use portcullis::{MajorType, NodeObject, OpenPolicy, Pacing, Placement, Settings, SourceSide};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let host = arguments.next().context("usage: my-app HOST CLIP")?;
+    let clip = arguments.next().context("usage: my-app HOST CLIP")?;
+
+    let mut policy = OpenPolicy::new();
+    let url = policy.grant(PathBuf::from(clip));
+    let placement = Placement::Isolated(Host::program(host));
+    let session = portcullis::session(placement)
+        .pacing(Pacing::Free)
+        .policy(policy)
+        .start()
+        .await?;
+    let facts = session.pmp_host().send(DescribeHost).await?;
+    let own = facts.components.iter().find(|c| c.class == "my.quieter");
+    let own = own.context("the host program lacks my.quieter")?;
+    println!(
+        "host {} has {} components, one is {own}",
+        facts.pid,
+        facts.components.len()
+    );
+
+    let source = session.resolve(&url, SourceSide::Host).await?;
+    let sound = source.presentation.nth_of(MajorType::Audio, 0);
+    let sound = sound.context("the clip has no sound")?.id;
+    let (sink, mut samples) = session.sample_grabber().await?;
+    let [source_id, sink_id] = [0, 1].map(ObjectId);
+    let mut topology = Topology::new();
+    let from = topology.add_node(NodeKind::described(
+        ObjectRef::Object(source_id),
+        sound,
+        source.presentation.clone(),
+    ));
+    let settings = Settings::of(&Quieter { by: 4 })?;
+    let quieter = ObjectRef::with_settings("my.quieter", settings);
+    let through = topology.add_node(NodeKind::transform(quieter));
+    let to = topology.add_node(NodeKind::output(ObjectRef::Object(sink_id), 0));
+    topology.connect(from, 0, through, 0)?;
+    topology.connect(through, 0, to, 0)?;
+    let objects = vec![(source_id, NodeObject::Source(source)), (sink_id, sink)];
+    session.set_topology(topology, objects).await?;
+    session.start(None).await?;
+
+    let (mut count, mut loudest) = (0, 0);
+    while let Some(item) = samples.next().await {
+        match item.what {
+            Grabbed::Sample(sample) => {
+                count += 1;
+                let bytes = sample.payload.to_bytes();
+                let values = bytes
+                    .chunks_exact(2)
+                    .map(|b| i16::from_le_bytes([b[0], b[1]]));
+                loudest = values.map(i16::unsigned_abs).fold(loudest, u16::max);
+            }
+            Grabbed::Fault(error) => return Err(error.into()),
+            Grabbed::End => break,
+            _ => {}
+        }
+    }
+    println!("{count} samples, the loudest value is {loudest}");
+    Ok(())
+}
