@@ -30,6 +30,8 @@ pub struct StreamDescriptor {
     pub selected: bool,
     /// The unit of the container's own timestamps for this stream.
     pub time_base: TimeBase,
+    /// Presentation time of its first sample, where that is known.
+    pub start_time: Option<MediaTime>,
     /// Length of this stream, where the container says.
     pub duration: Option<MediaTime>,
     /// Number of samples, where the container says.
@@ -49,6 +51,7 @@ impl StreamDescriptor {
             alternatives: Vec::new(),
             selected: true,
             time_base,
+            start_time: None,
             duration: None,
             sample_count: None,
             language: None,

@@ -41,6 +41,8 @@ pub(super) struct Track {
     pub(super) edits: Vec<Edit>,
     pub(super) key_groups: Option<KeyGroups>,
     pub(super) fragment_defaults: Option<Defaults>,
+    /// What is wrong with it, if something is: it then has no samples.
+    pub(super) damage: Option<Error>,
 }
 
 /// Edits of one track; real lists have a handful.
@@ -96,11 +98,32 @@ impl Movie {
         if movie.tracks.is_empty() {
             return Err(Error::malformed(at, "a movie without tracks"));
         }
+        movie.refuse_damage()?;
         for track in &mut movie.tracks {
             let found = defaults.iter().find(|(id, _)| *id == track.id);
             track.fragment_defaults = found.map(|(_, defaults)| *defaults);
         }
         Ok(movie)
+    }
+}
+
+impl Movie {
+    /// A damaged track is listed without samples, so that what is wrong with a track nobody plays does not keep the others from
+    /// being played; the first track of pictures and the first of sound, and a file with nothing else, are what people play.
+    fn refuse_damage(&mut self) -> Result<()> {
+        let is_played = |track: &&Track| [*b"vide", *b"soun"].contains(&track.handler);
+        let of = |handler: &FourCc| self.tracks.iter().position(|t| t.handler == *handler);
+        let mut refused = [of(b"vide"), of(b"soun")].into_iter().flatten();
+        let refused = refused
+            .find(|index| self.tracks[*index].damage.is_some())
+            .or_else(|| match self.tracks.iter().any(|t| is_played(&t)) {
+                true => None,
+                false => self.tracks.iter().position(|t| t.damage.is_some()),
+            });
+        match refused.and_then(|index| self.tracks[index].damage.take()) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 
@@ -117,8 +140,8 @@ fn track_defaults(mut data: Data) -> Result<(u32, Defaults)> {
 }
 
 impl Track {
-    fn parse(mut trak: Data, limits: &ContentLimits, len: Option<u64>) -> Result<Self> {
-        let at = trak.position();
+    /// Damage is kept with the track; what is no fault of the content is an error.
+    fn parse(trak: Data, limits: &ContentLimits, len: Option<u64>) -> Result<Self> {
         let mut track = Self {
             id: 0,
             handler: [0; 4],
@@ -131,25 +154,40 @@ impl Track {
             edits: Vec::new(),
             key_groups: None,
             fragment_defaults: None,
+            damage: None,
         };
+        match track.read(trak, limits, len) {
+            Err(error) if error.is_content() => {
+                track.tables = Tables::default();
+                track.edits = Vec::new();
+                track.timescale = track.timescale.max(1);
+                track.damage = Some(error);
+            }
+            other => other?,
+        }
+        Ok(track)
+    }
+
+    fn read(&mut self, mut trak: Data, limits: &ContentLimits, len: Option<u64>) -> Result<()> {
+        let at = trak.position();
         while let Some((kind, mut data)) = trak.child()? {
             match &kind {
-                b"tkhd" => track.read_header(data)?,
+                b"tkhd" => self.read_header(data)?,
                 b"edts" => {
                     while let Some((kind, data)) = data.child()? {
                         if kind == *b"elst" {
-                            track.edits = edit_list(data)?;
+                            self.edits = edit_list(data)?;
                         }
                     }
                 }
-                b"mdia" => track.read_media(data, limits, len)?,
+                b"mdia" => self.read_media(data, limits, len)?,
                 _ => {}
             }
         }
-        if track.timescale == 0 {
+        if self.timescale == 0 {
             return Err(Error::malformed(at, "a track without a media header"));
         }
-        Ok(track)
+        Ok(())
     }
 
     fn read_header(&mut self, mut data: Data) -> Result<()> {
@@ -170,16 +208,20 @@ impl Track {
 
     fn read_media(&mut self, mdia: Data, limits: &ContentLimits, len: Option<u64>) -> Result<()> {
         // The handler decides how sample descriptions are read, wherever it stands.
+        let mut header = None;
         let mut boxes = mdia.clone();
         while let Some((kind, mut data)) = boxes.child()? {
             match &kind {
-                b"mdhd" => self.read_media_header(data)?,
+                b"mdhd" => header = Some(data),
                 b"hdlr" => {
                     data.skip(8)?;
                     self.handler = data.array()?;
                 }
                 _ => {}
             }
+        }
+        if let Some(header) = header {
+            self.read_media_header(header)?;
         }
         let mut boxes = mdia;
         while let Some((kind, mut data)) = boxes.child()? {

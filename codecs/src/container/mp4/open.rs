@@ -1,7 +1,5 @@
 //! Opening: finds the movie box and makes the presentation from it.
 
-use std::collections::VecDeque;
-
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
     ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaTime, MediaType,
@@ -11,9 +9,10 @@ use portcullis_engine::{
 use super::codec;
 use super::data::name;
 use super::edits::{Timeline, fragment_shift, rescale};
-use super::fragment::{Run, TrackState, frame_rate};
+use super::fragment::{TrackState, frame_rate};
 use super::metadata::{Gapless, Metadata};
 use super::movie::{Movie, Track};
+use super::seek::composition_delay;
 use super::source::Mp4Source;
 use super::stream::{Place, Stream};
 use super::top_level::{BoxHeader, TopLevel};
@@ -48,7 +47,11 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
         descriptors.push(descriptor);
         streams.push(stream);
         states.push(TrackState {
-            id: track.id,
+            // No track has number 0: fragments of a damaged one are passed over.
+            id: match track.damage {
+                Some(_) => 0,
+                None => track.id,
+            },
             defaults: track.fragment_defaults,
             all_sync: track.handler == *b"soun",
             iv_sizes: track
@@ -62,7 +65,7 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
         });
     }
     if let Some(gapless) = metadata.gapless {
-        trim(&mut streams, &mut descriptors, gapless);
+        trim(&mut streams, &descriptors, gapless);
     }
     let presentation = PresentationDescriptor {
         format: FORMAT.to_owned(),
@@ -88,15 +91,20 @@ pub(super) fn open(input: Box<dyn ByteSource>, limits: ContentLimits) -> Result<
         find_fragments(&mut source, &movie)?;
     }
     set_duration(&mut source, &movie);
+    set_starts(&mut source);
     add_metadata(&mut source, metadata);
     Ok(source)
 }
 
-/// Applies what iTunes says of the encoder's delay and padding to the only stream of a file without an edit list.
-fn trim(streams: &mut [Stream], descriptors: &mut [StreamDescriptor], gapless: Gapless) {
-    let ([stream], [descriptor]) = (streams, descriptors) else {
+/// Applies what iTunes says of the encoder's delay and padding to the only sound of a file without an edit list.
+fn trim(streams: &mut [Stream], descriptors: &[StreamDescriptor], gapless: Gapless) {
+    let sounds: Vec<usize> = (0..streams.len())
+        .filter(|index| streams[*index].major == MajorType::Audio)
+        .collect();
+    let [only] = sounds[..] else {
         return;
     };
+    let (stream, descriptor) = (&mut streams[only], &descriptors[only]);
     let is_aac = descriptor.media_type.subtype == Subtype::AAC;
     let end = i64::from(gapless.delay) + i64::from(gapless.frames);
     if let [segment] = &mut stream.timeline.segments[..]
@@ -204,6 +212,11 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
     };
     let mut descriptor = StreamDescriptor::new(StreamId(index), media_type, time_base);
     descriptor.language = track.language.clone();
+    if let Some(damage) = &track.damage {
+        descriptor.selected = false;
+        let why = Value::Text(damage.to_string().into());
+        descriptor.attributes.set_named("damage", why);
+    }
     descriptor.sample_count = Some(u64::from(tables.count())).filter(|count| *count > 0);
     descriptor
         .attributes
@@ -219,6 +232,9 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         descriptor.attributes.set_named("default_kid", key_id);
     }
     // Samples may begin late, and what the media header says includes what an edit list cuts away.
+    if let Some(rate) = bit_rate(&descriptor.media_type, track) {
+        descriptor.media_type.attributes.set(&keys::BIT_RATE, rate);
+    }
     let media = if total > 0 {
         Some(total)
     } else {
@@ -262,8 +278,25 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
             && !movie.is_fragmented)
             .then(|| tables.usual_duration()),
         place: Place::default(),
+        damage: track.damage.clone(),
     };
     (descriptor, stream)
+}
+
+/// Bits a second: what the samples have over the media's length. PCM has what it is; fragments have what their header says.
+fn bit_rate(media_type: &MediaType, track: &Track) -> Option<u64> {
+    if let Some(bytes) = codec::pcm_bytes(media_type.subtype) {
+        let rate = u64::from(media_type.sample_rate()?);
+        let channels = u64::from(media_type.channels()?);
+        return rate
+            .checked_mul(channels)?
+            .checked_mul(u64::from(bytes) * 8);
+    }
+    let bits = u128::from(track.tables.total_bytes()) * 8;
+    let total = u64::try_from(track.tables.total_duration()).unwrap_or(0);
+    let units = track.duration.unwrap_or(total);
+    let rate = (bits * u128::from(track.timescale)).checked_div(units.into())?;
+    u64::try_from(rate).ok().filter(|rate| *rate > 0)
 }
 
 /// Reads the first fragment, so that a file whose fragments are broken from the start is refused, and finds the length.
@@ -311,7 +344,18 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
         Some(_) => FEW_FRAGMENTS,
         None => MANY_FRAGMENTS,
     })?;
-    let Some(ends) = source.index.ends() else {
+    for (index, stream) in source.streams.iter_mut().enumerate() {
+        if stream.major == MajorType::Video {
+            let found = source.index.composition_delay(index);
+            stream.composition_delay = stream.composition_delay.max(found);
+        }
+    }
+    let ends = match source.index.ends() {
+        Some(ends) => Some(ends.to_vec()),
+        None if movie.fragment_duration.is_none() => source.ends_from_behind()?,
+        None => None,
+    };
+    let Some(ends) = ends else {
         return Ok(());
     };
     for (index, descriptor) in source.presentation.streams.iter_mut().enumerate() {
@@ -353,6 +397,14 @@ fn set_duration(source: &mut Mp4Source, movie: &Movie) {
     }
 }
 
+/// When each stream begins, where the tables or the first fragment say.
+fn set_starts(source: &mut Mp4Source) {
+    let firsts = source.first_times();
+    for (first, descriptor) in firsts.into_iter().zip(&mut source.presentation.streams) {
+        descriptor.start_time = first.map(|units| descriptor.time_base.to_time(units));
+    }
+}
+
 /// Tags become attributes; cover pictures become streams of one sample, which are not selected.
 fn add_metadata(source: &mut Mp4Source, metadata: Metadata) {
     for (tag, text) in metadata.tags {
@@ -368,19 +420,4 @@ fn add_metadata(source: &mut Mp4Source, metadata: Metadata) {
         }
         source.add_picture(descriptor, sample);
     }
-}
-
-/// The most negative composition offset of the runs that were read, as a positive number.
-fn composition_delay(runs: &VecDeque<Run>) -> i64 {
-    runs.iter()
-        .flat_map(|run| {
-            let mut run = run.clone();
-            std::iter::from_fn(move || run.next())
-        })
-        .map(|entry| entry.dts.saturating_sub(entry.cts))
-        // An offset of more than 2^28 units is a damaged entry, not reordering.
-        .filter(|delay| *delay < 1 << 28)
-        .max()
-        .unwrap_or(0)
-        .max(0)
 }

@@ -1,8 +1,10 @@
 //! Finding places in a seekable file: positions, and the ends of fragmented streams.
 
+use std::collections::VecDeque;
+
 use portcullis_engine::{ErrorKind, MediaTime, Result};
 
-use super::fragment::TrackState;
+use super::fragment::{Run, TrackState};
 use super::source::{Mp4Source, Phase};
 use super::top_level::TopLevel;
 
@@ -14,6 +16,8 @@ pub(super) struct FragmentIndex {
     next: TopLevel,
     /// Decode time behind the last sample of each track up to there.
     times: Vec<i64>,
+    /// The most negative composition offset of each track up to there, as a positive number.
+    delays: Vec<i64>,
     /// There is no further one, or none that can be read.
     complete: bool,
 }
@@ -42,6 +46,7 @@ impl FragmentIndex {
     pub(super) fn new(next: TopLevel, times: Vec<i64>) -> Self {
         Self {
             marks: Vec::new(),
+            delays: vec![0; times.len()],
             next,
             times,
             complete: false,
@@ -51,6 +56,18 @@ impl FragmentIndex {
     /// Decode time behind the last sample of each track.
     pub(super) fn ends(&self) -> Option<&[i64]> {
         self.complete.then_some(&self.times)
+    }
+
+    /// Takes the decode times behind the last samples from what looked for them in another way, where the walk did not come to
+    /// the end: false where they cannot be those.
+    fn ends_at(&self, ends: &[i64]) -> bool {
+        let mut both = ends.iter().zip(&self.times);
+        both.all(|(end, seen)| end >= seen) && ends != self.times
+    }
+
+    /// The most negative composition offset of a track as far as the file was looked through, as a positive number.
+    pub(super) fn composition_delay(&self, track: usize) -> i64 {
+        self.delays.get(track).copied().unwrap_or(0)
     }
 }
 
@@ -77,6 +94,66 @@ impl Mp4Source {
         Ok(())
     }
 
+    /// Decode times behind the last samples of a file of too many fragments to look through: by the last of them, which are found
+    /// from the end. `None` where the end has none that say their time.
+    pub(super) fn ends_from_behind(&mut self) -> Result<Option<Vec<i64>>> {
+        let Some(len) = self.reader.len().filter(|_| self.reader.is_seekable()) else {
+            return Ok(None);
+        };
+        let here = (self.top_level, self.index.times.clone());
+        let kept: Vec<_> = self
+            .fragments
+            .iter_mut()
+            .map(|track| (std::mem::take(&mut track.runs), track.next_dts))
+            .collect();
+        let mut found = None;
+        let mut window = FIRST_WINDOW;
+        while found.is_none() && window <= LAST_WINDOW {
+            let from = len.saturating_sub(window).max(here.0.position());
+            self.reader.seek(from)?;
+            let bytes = self.reader.read_up_to(window)?;
+            for at in moofs(&bytes).take(MOST_TRIES) {
+                let walk = TopLevel::from(from + at as u64);
+                if let Some(ends) = self.walk_to_end(walk)? {
+                    found = Some(ends);
+                    break;
+                }
+            }
+            if from <= here.0.position() {
+                break;
+            }
+            window *= 4;
+        }
+        self.top_level = here.0;
+        for (track, (runs, next_dts)) in self.fragments.iter_mut().zip(kept) {
+            track.runs = runs;
+            track.next_dts = next_dts;
+        }
+        Ok(found.filter(|ends| self.index.ends_at(ends)))
+    }
+
+    /// Decode times at the end of a walk over the last fragments; `None` where what stands there are none.
+    fn walk_to_end(&mut self, walk: TopLevel) -> Result<Option<Vec<i64>>> {
+        let times = self.index.times.clone();
+        self.go_to_fragment(walk, &times);
+        for _ in 0..MOST_LAST {
+            match self.next_fragment() {
+                Ok(true) => {
+                    for track in &mut self.fragments {
+                        track.runs.clear();
+                    }
+                }
+                Ok(false) => {
+                    let ends = self.fragments.iter().map(|track| track.next_dts);
+                    return Ok(Some(ends.collect()));
+                }
+                Err(error) if error.is_content() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes one more fragment into the index. The source's own place is lost.
     fn extend_index(&mut self) -> Result<()> {
         let walk = self.index.next;
@@ -84,6 +161,9 @@ impl Mp4Source {
         self.go_to_fragment(walk, &before);
         match self.next_fragment() {
             Ok(true) => {
+                for (delay, track) in self.index.delays.iter_mut().zip(&self.fragments) {
+                    *delay = composition_delay(&track.runs).max(*delay);
+                }
                 let tracks = self.fragments.iter_mut().zip(&before);
                 let tracks = tracks.map(|(track, before)| TrackMark {
                     before: *before,
@@ -240,6 +320,38 @@ impl Mp4Source {
             }
         }
     }
+}
+
+/// Bytes at the end of the input in which the last fragments are looked for, at first,
+const FIRST_WINDOW: u64 = 1 << 20;
+/// and at last.
+const LAST_WINDOW: u64 = 1 << 24;
+/// What looks like a fragment and is tried.
+const MOST_TRIES: usize = 64;
+/// Fragments from the first one that was found there to the end.
+const MOST_LAST: usize = 1 << 14;
+
+/// Where boxes that may be fragments begin, in order.
+fn moofs(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    bytes.windows(8).enumerate().filter_map(|(at, window)| {
+        let size = u32::from_be_bytes([window[0], window[1], window[2], window[3]]);
+        (window[4..] == *b"moof" && size >= 16 && at + size as usize <= bytes.len()).then_some(at)
+    })
+}
+
+/// The most negative composition offset of the runs that were read, as a positive number.
+pub(super) fn composition_delay(runs: &VecDeque<Run>) -> i64 {
+    runs.iter()
+        .flat_map(|run| {
+            let mut run = run.clone();
+            std::iter::from_fn(move || run.next())
+        })
+        .map(|entry| entry.dts.saturating_sub(entry.cts))
+        // An offset of more than 2^28 units is a damaged entry, not reordering.
+        .filter(|delay| *delay < 1 << 28)
+        .max()
+        .unwrap_or(0)
+        .max(0)
 }
 
 /// Presentation time of the first sample of a fragment at which decoding can start; takes the fragment's runs.

@@ -331,6 +331,10 @@ impl Mp4Source {
                 Phase::Fragments => {
                     if !self.next_fragment()? {
                         self.phase = Phase::Ended;
+                        // Fragments that should follow are lost with the rest of the media data.
+                        if self.damage.is_none() {
+                            self.damage = self.top_level.cut_off();
+                        }
                     }
                 }
                 Phase::Tables => self.phase = Phase::Ended,
@@ -351,6 +355,10 @@ impl MediaSource for Mp4Source {
             match now_selected.get_mut(id.0 as usize) {
                 Some(selected) => *selected = true,
                 None => return Err(Error::invalid_argument(format!("there is no stream {id}"))),
+            }
+            let stream = self.streams.get(id.0 as usize);
+            if let Some(damage) = stream.and_then(|stream| stream.damage.clone()) {
+                return Err(damage.because(format!("stream {id} cannot be read")));
             }
         }
         match position {

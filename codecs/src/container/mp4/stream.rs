@@ -1,6 +1,8 @@
 //! One track: how its samples come onto the presentation's timeline.
 
-use portcullis_engine::{Key, MajorType, MediaTime, Sample, SampleFlags, TimeBase, sample_keys};
+use portcullis_engine::{
+    Error, Key, MajorType, MediaTime, Sample, SampleFlags, TimeBase, sample_keys,
+};
 
 use super::edits::{MOST_STEPS, Segment, Timeline, last_key_before};
 use super::fragment::TrackState;
@@ -32,6 +34,8 @@ pub(super) struct Stream {
     /// Length that all compressed sound samples share: a last one that is shorter has padding behind it.
     pub(super) packet_duration: Option<u32>,
     pub(super) place: Place,
+    /// Why the track cannot be read, where it cannot.
+    pub(super) damage: Option<Error>,
 }
 
 /// How far a track was delivered.
@@ -138,8 +142,10 @@ impl Stream {
             if kept == 0 || self.tables.unit.is_none() {
                 return (kept > 0).then_some(pending);
             }
-            pending.offset += (pending.trim_start * bytes) as u64;
-            pending.size = (kept * bytes) as u64;
+            // A wild offset stays wild: the check against the input's length refuses it with its position.
+            let skipped = pending.trim_start.saturating_mul(bytes).unsigned_abs();
+            pending.offset = pending.offset.saturating_add(skipped);
+            pending.size = kept.saturating_mul(bytes).unsigned_abs();
             pending.pts = pending.pts.saturating_add(pending.trim_start);
             pending.dts = pending.dts.saturating_add(pending.trim_start);
             pending.duration = kept;

@@ -271,7 +271,8 @@ impl Tables {
 
     /// Whether all samples are one time unit long: single frames of sound.
     pub(super) fn is_single_frames(&self) -> bool {
-        self.durations.len() == 1 && self.durations.word(0, 4) == Some(1)
+        let mut runs = (0..self.durations.len()).map(|run| self.durations.word(run, 4));
+        self.durations.len() > 0 && runs.all(|duration| duration == Some(1))
     }
 
     /// The sum of all sample durations.
@@ -285,6 +286,18 @@ impl Tables {
             left -= samples;
         }
         total
+    }
+
+    /// The sum of all sample sizes.
+    pub(super) fn total_bytes(&self) -> u64 {
+        if let Some(unit) = self.unit {
+            let units = u64::from(self.count() / unit.frames.max(1));
+            return units.saturating_mul(unit.bytes.into());
+        }
+        match &self.sizes {
+            Sizes::Fixed { size, count } => u64::from(*size) * u64::from(*count),
+            sizes => (0..sizes.count()).map(|i| u64::from(sizes.get(i))).sum(),
+        }
     }
 
     /// How far decode times must lie before what `stts` says so that none is later than its presentation time.

@@ -2,6 +2,8 @@
 
 mod bad;
 mod built;
+mod damage;
+mod fragments;
 mod mutants;
 mod oracle;
 mod whole;

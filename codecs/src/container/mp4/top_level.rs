@@ -50,8 +50,10 @@ impl BoxHeader {
 pub(super) struct TopLevel {
     /// Where the next box begins.
     next: u64,
-    /// The box before it was media data, which may claim more than there is.
-    after_data: bool,
+    /// The box before it was media data and begins here; it may claim more than there is.
+    data: Option<u64>,
+    /// The input ended inside of that box, at this byte.
+    cut_off: Option<u64>,
 }
 
 impl TopLevel {
@@ -59,8 +61,18 @@ impl TopLevel {
     pub(super) fn from(next: u64) -> Self {
         Self {
             next,
-            after_data: false,
+            ..Self::default()
         }
+    }
+
+    /// Why the walk ended before the media data that it stands behind did, if so.
+    pub(super) fn cut_off(&self) -> Option<Error> {
+        let (at, end) = (self.data?, self.cut_off?);
+        let len = self.next - at;
+        Some(Error::truncated(
+            end,
+            format!("box mdat at byte {at}, {len} bytes"),
+        ))
     }
 
     /// Where the next box begins.
@@ -75,15 +87,19 @@ impl TopLevel {
             return Ok(None);
         }
         match reader.seek(at) {
-            // Media data that claims more than there is ends with the input.
-            Err(error)
-                if self.after_data && matches!(error.kind(), ErrorKind::Truncated { .. }) =>
-            {
-                return Ok(None);
-            }
-            other => other?,
+            // Media data that claims more than there is ends with the input: who needs what lies behind it asks for `cut_off`.
+            Err(error) => match error.kind() {
+                ErrorKind::Truncated { at, .. } if self.data.is_some() => {
+                    self.cut_off = Some(*at);
+                    return Ok(None);
+                }
+                _ => return Err(error),
+            },
+            Ok(()) => {}
         }
-        if reader.at_end()? {
+        // Some writers fill up with zeros; fewer than a box header has are no box.
+        let head = reader.peek(8)?;
+        if head.len() < 8 && head.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         let size = reader.u32_be()?;
@@ -105,7 +121,7 @@ impl TopLevel {
             ),
         };
         self.next = end.unwrap_or(u64::MAX);
-        self.after_data = kind == *b"mdat";
+        self.data = (kind == *b"mdat").then_some(at);
         Ok(Some(BoxHeader {
             kind,
             at,

@@ -9,33 +9,38 @@ use super::{media, open, read_all};
 use crate::container::mp4::Mp4;
 use crate::container::mp4::stream::SAMPLE_DESCRIPTION;
 
-fn boxed(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+pub(super) fn boxed(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let mut bytes = (content.len() as u32 + 8).to_be_bytes().to_vec();
     bytes.extend_from_slice(kind);
     bytes.extend_from_slice(content);
     bytes
 }
 
-fn words(words: &[u32]) -> Vec<u8> {
+pub(super) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-fn full(kind: &[u8; 4], content: &[u32]) -> Vec<u8> {
+pub(super) fn full(kind: &[u8; 4], content: &[u32]) -> Vec<u8> {
     boxed(kind, &[&words(&[0])[..], &words(content)].concat())
 }
 
 /// What differs from file to file.
-struct Track {
-    handler: [u8; 4],
-    timescale: u32,
-    edits: Vec<u8>,
-    entry: Vec<u8>,
-    tables: Vec<u8>,
+pub(super) struct Track {
+    pub(super) handler: [u8; 4],
+    pub(super) timescale: u32,
+    pub(super) edits: Vec<u8>,
+    pub(super) entry: Vec<u8>,
+    pub(super) tables: Vec<u8>,
 }
 
 impl Track {
     /// The `moov` box of a movie of 1000 units a second with this one track.
-    fn movie(&self) -> Vec<u8> {
+    pub(super) fn movie(&self) -> Vec<u8> {
+        movie(&[self.track(1)], &[])
+    }
+
+    /// The `trak` box, with this number.
+    pub(super) fn track(&self, id: u32) -> Vec<u8> {
         let stsd = [&words(&[0, 1])[..], &self.entry].concat();
         let stbl = [boxed(b"stsd", &stsd), self.tables.clone()].concat();
         let minf = boxed(b"minf", &boxed(b"stbl", &stbl));
@@ -47,20 +52,25 @@ impl Track {
         ]
         .concat();
         let mut header = vec![0; 21];
-        header[2] = 1;
+        header[2] = id;
         let trak = [
             full(b"tkhd", &header),
             boxed(b"edts", &self.edits),
             boxed(b"mdia", &mdia),
         ]
         .concat();
-        let moov = [full(b"mvhd", &[0, 0, 1000, 0]), boxed(b"trak", &trak)].concat();
-        boxed(b"moov", &moov)
+        boxed(b"trak", &trak)
     }
 }
 
+/// The `moov` box of a movie of 1000 units a second with these tracks and other boxes.
+pub(super) fn movie(tracks: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
+    let header = full(b"mvhd", &[0, 0, 1000, 0]);
+    boxed(b"moov", &[&header[..], &tracks.concat(), more].concat())
+}
+
 /// A sound description of version 0 with these boxes in it.
-fn sound(kind: &[u8; 4], bits: u16, boxes: &[u8]) -> Vec<u8> {
+pub(super) fn sound(kind: &[u8; 4], bits: u16, boxes: &[u8]) -> Vec<u8> {
     let mut content = vec![0; 28];
     content[7] = 1;
     content[17] = 2;
@@ -70,7 +80,7 @@ fn sound(kind: &[u8; 4], bits: u16, boxes: &[u8]) -> Vec<u8> {
     boxed(kind, &content)
 }
 
-fn picture(kind: &[u8; 4]) -> Vec<u8> {
+pub(super) fn picture(kind: &[u8; 4]) -> Vec<u8> {
     let mut content = vec![0; 78];
     content[7] = 1;
     content[25] = 16;
@@ -78,14 +88,14 @@ fn picture(kind: &[u8; 4]) -> Vec<u8> {
     boxed(kind, &content)
 }
 
-fn samples(bytes: &[u8]) -> Vec<Sample> {
+pub(super) fn samples(bytes: &[u8]) -> Vec<Sample> {
     let mut source = open(bytes.to_vec(), true).unwrap();
     let (samples, errors) = read_all(source.as_mut(), None);
     assert!(errors.is_empty(), "{errors:?}");
     samples.into_iter().map(|(_, sample)| sample).collect()
 }
 
-fn millis(samples: &[Sample]) -> Vec<i64> {
+pub(super) fn millis(samples: &[Sample]) -> Vec<i64> {
     samples.iter().map(|s| s.time.ticks() / 10_000).collect()
 }
 
