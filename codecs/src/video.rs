@@ -2,6 +2,7 @@
 
 mod av1;
 mod bits;
+pub(crate) mod describe;
 mod guard;
 mod h264;
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod ebml;
 mod frame_length;
 mod header;
 mod ids;
+mod queue;
+mod recover;
 mod source;
 mod track;
 

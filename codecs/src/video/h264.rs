@@ -5,6 +5,7 @@
 //! So this file reads the heads itself: it refuses what the library cannot do by name, checks sizes before anything is
 //! allocated, reorders, and after damage waits for a picture at which decoding can start.
 
+mod facts;
 mod nal;
 mod reorder;
 mod sps;
@@ -18,6 +19,7 @@ use portcullis_engine::{
 use rusty_h264::{DecodeError, Decoder, YuvFrame};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::facts::facts;
 use self::nal::{
     Avcc, Framing, Pps, SliceHead, for_each_nal, has_recovery_point, payload, split_start_codes,
 };

@@ -1,16 +1,18 @@
 //! Clusters to samples, and the walk over block heads that finds a position.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use portcullis_engine::{
-    ContentLimits, Error, MediaTime, Result, Sample, StreamId, TimeBase, sample_keys,
+    ContentLimits, Error, ErrorKind, MajorType, MediaTime, Result, Sample, StreamId, TimeBase,
+    sample_keys,
 };
 
 use super::block::BlockHead;
 use super::ebml::{Element, signed, unsigned};
 use super::header::Header;
 use super::ids;
+use super::queue::Queue;
+use super::recover;
+use super::track::Track;
 use crate::container::reader::Reader;
 
 /// Reads clusters and hands out samples.
@@ -21,15 +23,25 @@ pub(crate) struct Demuxer {
     pub(crate) header: Header,
     pub(crate) time_base: TimeBase,
     cluster: Option<Cluster>,
-    queue: VecDeque<(StreamId, Sample)>,
+    pub(crate) queue: Queue,
     /// Which tracks are delivered, and from which byte position on.
     gates: Vec<Option<u64>>,
     /// Where the first block of each track is, once a walk from the beginning has seen it.
     first_blocks: Vec<Option<u64>>,
     /// Everything from the first cluster on has been passed in this walk.
     from_beginning: bool,
+    /// Nothing was delivered yet, and no position asked for.
+    fresh: bool,
     /// The end, or what ends it: told after the queue is empty.
     end: Option<Result<()>>,
+    /// Where the step that is taken begins.
+    step_at: u64,
+    /// The first damage that was passed over: it is told at the end.
+    damage: Option<Error>,
+    /// How often damage was passed over.
+    losses: usize,
+    /// Tracks of which something was lost since their last sample.
+    lost: Vec<bool>,
     /// Clusters that were passed: time in units and byte position, in order.
     pub(crate) seen: Vec<(i64, u64)>,
 }
@@ -65,6 +77,12 @@ struct Group {
     discard: i64,
 }
 
+/// How much damage is passed over: more is no media.
+const MAX_LOSSES: usize = 256;
+/// Samples and bytes that are read ahead for what the header does not say.
+const MAX_AHEAD: (usize, u64) = (512, 2 << 20);
+/// Pictures of a track by which its frame rate is told.
+const FRAMES_AHEAD: usize = 20;
 /// How many passed clusters are remembered.
 const MAX_SEEN: usize = 1 << 16;
 
@@ -78,7 +96,10 @@ impl Demuxer {
             limits,
             time_base: header.time_base(),
             cluster: None,
-            queue: VecDeque::new(),
+            queue: Queue::new(
+                header.tracks.iter().map(Track::reorder),
+                limits.max_interleave_bytes,
+            ),
             gates: header
                 .tracks
                 .iter()
@@ -86,22 +107,47 @@ impl Demuxer {
                 .collect(),
             first_blocks: vec![None; tracks],
             from_beginning: true,
+            fresh: true,
             end: None,
+            step_at: 0,
+            damage: None,
+            losses: 0,
+            lost: vec![false; tracks],
             seen: Vec::new(),
             header,
         })
     }
 
-    /// Whether no cluster was entered yet.
+    /// Whether delivery would begin with the first sample.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.reader.position() == self.header.clusters_at
+        self.fresh
+    }
+
+    /// Reads the first samples into the queue: enough to tell when each stream begins and how fast pictures follow each other.
+    pub(crate) fn read_ahead(&mut self) {
+        while self.end.is_none()
+            && self.seen.len() < 3
+            && self.queue.len() < MAX_AHEAD.0
+            && self.queue.bytes() < MAX_AHEAD.1.min(self.limits.max_interleave_bytes)
+            && self.header.tracks.iter().enumerate().any(|(index, track)| {
+                let wanted = match track.media_type.major {
+                    _ if self.gates[index].is_none() => 0,
+                    MajorType::Video if track.default_duration.is_none() => FRAMES_AHEAD,
+                    MajorType::Video | MajorType::Audio => 1,
+                    _ => 0,
+                };
+                self.queue.times(index).len() < wanted
+            })
+        {
+            self.advance();
+        }
     }
 
     /// Delivers the tracks that have a gate, from that byte position on.
     pub(crate) fn set_gates(&mut self, gates: Vec<Option<u64>>) {
         self.gates = gates;
         let gates = &self.gates;
-        self.queue.retain(|(id, _)| gates[id.0 as usize].is_some());
+        self.queue.retain(|id| gates[id.0 as usize].is_some());
     }
 
     /// Changes which tracks are delivered; the others go on from where they are.
@@ -113,19 +159,49 @@ impl Demuxer {
 
     /// The next sample of the gated tracks; `None` at the end and after an error.
     pub(crate) fn next(&mut self) -> Result<Option<(StreamId, Sample)>> {
+        self.fresh = false;
         loop {
-            if let Some(next) = self.queue.pop_front() {
+            if let Some(next) = self.queue.pop(self.end.is_some()) {
                 return Ok(Some(next));
             }
             match &mut self.end {
                 Some(end) => return std::mem::replace(end, Ok(())).map(|()| None),
-                None => match self.step(None) {
-                    Ok(true) => {}
-                    Ok(false) => self.end = Some(Ok(())),
-                    Err(error) => self.end = Some(Err(error)),
-                },
+                None => self.advance(),
             }
         }
+    }
+
+    /// Takes one element; damage is kept, and reading goes on with the next cluster.
+    fn advance(&mut self) {
+        let goes_on = match self.step(None) {
+            Err(error) if error.is_content() => {
+                self.damage.get_or_insert(error);
+                self.recover()
+            }
+            other => other,
+        };
+        self.end = match goes_on {
+            Ok(true) => return,
+            Ok(false) => Some(self.damage.take().map_or(Ok(()), Err)),
+            Err(error) => Some(Err(error)),
+        };
+    }
+
+    /// Goes to the next cluster behind damage; `false` where there is none.
+    fn recover(&mut self) -> Result<bool> {
+        self.queue.interrupt();
+        self.lost.fill(true);
+        for track in &mut self.header.tracks {
+            track.length.reset();
+        }
+        self.losses += 1;
+        if self.losses > MAX_LOSSES {
+            return Ok(false);
+        }
+        let end = self.cluster.take().and_then(|cluster| cluster.end);
+        let from = self.step_at.saturating_add(1);
+        let end = end.filter(|end| *end > self.step_at);
+        recover::go_to_next(&mut self.reader, from, end, self.header.end)
     }
 
     /// Goes to a cluster.
@@ -133,7 +209,11 @@ impl Demuxer {
         self.reader.seek(cluster_at)?;
         self.cluster = None;
         self.queue.clear();
+        self.fresh = false;
         self.end = None;
+        self.damage = None;
+        self.losses = 0;
+        self.lost.fill(false);
         self.from_beginning = cluster_at == self.header.clusters_at;
         for track in &mut self.header.tracks {
             track.length.reset();
@@ -148,15 +228,19 @@ impl Demuxer {
         Ok(element.is_some_and(|element| element.id == ids::CLUSTER))
     }
 
-    /// Walks over the heads of blocks, until `visit` answers `false` or the end comes. Damage ends the walk too: who reads
-    /// there will be told.
+    /// Walks over the heads of blocks, until `visit` answers `false` or the end comes. Damage is passed over: who reads there will
+    /// be told.
     pub(crate) fn walk(&mut self, mut visit: impl FnMut(&BlockPlace) -> bool) -> Result<()> {
         loop {
             let mut place = None;
             match self.step(Some(&mut place)) {
                 Ok(true) if place.as_ref().is_none_or(&mut visit) => {}
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_content() => return Ok(()),
+                Err(error) if error.is_content() => {
+                    if !self.recover()? {
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -165,6 +249,7 @@ impl Demuxer {
     /// Takes one element; `false` at the end. With `place` blocks are only looked at.
     fn step(&mut self, place: Option<&mut Option<BlockPlace>>) -> Result<bool> {
         let at = self.reader.position();
+        self.step_at = at;
         if self
             .cluster
             .is_some_and(|cluster| cluster.end.is_some_and(|end| at >= end))
@@ -172,6 +257,10 @@ impl Demuxer {
             self.cluster = None;
         }
         if self.cluster.is_none() && self.header.end.is_some_and(|end| at >= end) {
+            // Whatever stands behind the segment may be anything, but not another one.
+            if let Ok(Some(element)) = Element::peek(&mut self.reader) {
+                self.refuse_another(&element);
+            }
             return Ok(false);
         }
         let Some(element) = Element::peek(&mut self.reader)? else {
@@ -189,8 +278,10 @@ impl Demuxer {
         let Some(cluster) = self.cluster else {
             match element.id {
                 ids::CLUSTER => self.enter_cluster(&element)?,
-                // Another document follows this one.
-                ids::EBML | ids::SEGMENT => return Ok(false),
+                ids::EBML | ids::SEGMENT => {
+                    self.refuse_another(&element);
+                    return Ok(false);
+                }
                 ids::CUES => {
                     self.header.cues_at.get_or_insert(element.at);
                     element.skip(&mut self.reader)?;
@@ -200,6 +291,13 @@ impl Demuxer {
             return Ok(true);
         };
         if cluster.end.is_none() && ids::ends_cluster(element.id) {
+            self.cluster = None;
+            return Ok(true);
+        }
+        if element.id == ids::CLUSTER && recover::is_cluster(&mut self.reader, self.header.end)? {
+            let what = format!("a cluster inside of the one at byte {}", cluster.at);
+            self.damage
+                .get_or_insert(Error::malformed(element.at, what));
             self.cluster = None;
             return Ok(true);
         }
@@ -237,6 +335,17 @@ impl Demuxer {
             _ => element.skip(&mut self.reader)?,
         }
         Ok(true)
+    }
+
+    /// Keeps for the end that another document or segment follows, which is not played.
+    fn refuse_another(&mut self, element: &Element) {
+        if matches!(element.id, ids::EBML | ids::SEGMENT) {
+            let error = Error::new(ErrorKind::UnsupportedByteStream {
+                what: "Matroska with a second segment".into(),
+            });
+            let why = format!("it begins at byte {}, the first one was read", element.at);
+            self.damage.get_or_insert(error.because(why));
+        }
     }
 
     fn enter_cluster(&mut self, element: &Element) -> Result<()> {
@@ -385,6 +494,15 @@ impl Demuxer {
             let duration = block_duration.unwrap_or(own_duration);
             let mut sample = Sample::new(time, duration, frame);
             sample.flags.key = group.key || track.all_key();
+            if self.lost[index] {
+                // Nothing of it can be decoded until the next key picture.
+                if !sample.flags.key {
+                    time += duration;
+                    continue;
+                }
+                sample.flags.discontinuity = true;
+                self.lost[index] = false;
+            }
             let attributes = &mut sample.attributes;
             attributes.set(&sample_keys::BYTE_POSITION, frame_at);
             if track.is_audio() {
@@ -403,7 +521,8 @@ impl Demuxer {
                     attributes.set(&sample_keys::TRIM_END, tail);
                 }
             }
-            self.queue.push_back((StreamId(index as u32), sample));
+            let open = block_duration.is_none() && track.lasts_until_next();
+            self.queue.push(StreamId(index as u32), sample, open);
             time += duration;
         }
         Ok(())

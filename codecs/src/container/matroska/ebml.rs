@@ -85,7 +85,8 @@ impl Element {
         }
     }
 
-    fn parse(bytes: &[u8], at: u64) -> Result<Self> {
+    /// The header at the begin of `bytes`, which lie at byte `at`.
+    pub(crate) fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let ends =
             || Error::truncated(at + bytes.len() as u64, format!("the element at byte {at}"));
         let first = *bytes.first().ok_or_else(ends)?;

@@ -25,6 +25,9 @@ pub(crate) struct Header {
     /// Byte position of the first cluster, or of the end of what there is.
     pub(crate) clusters_at: u64,
     duration_units: Option<f64>,
+    tags_at: Option<u64>,
+    /// Lengths of tracks by their tags, by the track's unique number.
+    track_durations: Vec<(u64, MediaTime)>,
     tracks_at: Option<u64>,
 }
 
@@ -59,11 +62,14 @@ impl Header {
             cues_at: None,
             clusters_at: 0,
             duration_units: None,
+            tags_at: None,
+            track_durations: Vec::new(),
             tracks_at: None,
         };
         header.read_elements(reader, limits)?;
         header.clusters_at = reader.position();
         header.read_late_tracks(reader, limits)?;
+        header.read_late_tags(reader, limits)?;
         if header.tracks.is_empty() {
             return Err(match reader.at_end()? {
                 true => Error::truncated(reader.position(), "the segment's header"),
@@ -75,6 +81,12 @@ impl Header {
             .duration_units
             .map(|units| MediaTime::from_ticks(ticks(units) as i64))
             .filter(|&duration| duration > MediaTime::ZERO);
+        for (uid, duration) in std::mem::take(&mut header.track_durations) {
+            let mut tracks = header.tracks.iter_mut();
+            if let Some(track) = tracks.find(|track| track.uid == uid) {
+                track.duration = Some(duration);
+            }
+        }
         let scale = header.scale;
         header
             .tracks
@@ -101,7 +113,7 @@ impl Header {
             };
             match element.id {
                 ids::CLUSTER => break,
-                ids::SEEK_HEAD | ids::INFO | ids::TRACKS => {
+                ids::SEEK_HEAD | ids::INFO | ids::TRACKS | ids::TAGS => {
                     let content = element.read(reader, limits.max_header_bytes)?;
                     held += content.len() as u64;
                     limits.check_header(held)?;
@@ -109,6 +121,8 @@ impl Header {
                     match element.id {
                         ids::SEEK_HEAD => self.seek_head(children)?,
                         ids::INFO => self.info(children)?,
+                        // What is wrong in tags keeps nobody from playing.
+                        ids::TAGS => self.tags(children).unwrap_or_default(),
                         _ => self.track_entries(children, limits)?,
                     }
                 }
@@ -137,6 +151,69 @@ impl Header {
         reader.seek(self.clusters_at)
     }
 
+    /// Tags that stand behind the clusters. What is wrong there is no matter: they only say how long each track is.
+    fn read_late_tags(&mut self, reader: &mut Reader, limits: &ContentLimits) -> Result<()> {
+        let late = self.tags_at.filter(|at| *at > self.clusters_at);
+        let (Some(at), true) = (late, reader.is_seekable()) else {
+            return Ok(());
+        };
+        let mut read = || -> Result<()> {
+            reader.seek(at)?;
+            if let Some(element) = Element::peek(reader)?.filter(|e| e.id == ids::TAGS) {
+                let content = element.read(reader, limits.max_header_bytes)?;
+                self.tags(Children::new(&content, element.data_at))?;
+            }
+            Ok(())
+        };
+        match read() {
+            Err(error) if !error.is_content() => return Err(error),
+            _ => {}
+        }
+        reader.seek(self.clusters_at)
+    }
+
+    fn tags(&mut self, mut children: Children<'_>) -> Result<()> {
+        while let Some(tag) = children.next()? {
+            if tag.element.id != ids::TAG {
+                continue;
+            }
+            let (mut uid, mut duration) = (0, None);
+            let mut fields = tag.children();
+            while let Some(field) = fields.next()? {
+                let mut parts = field.children();
+                match field.element.id {
+                    ids::TARGETS => {
+                        while let Some(part) = parts.next()? {
+                            if part.element.id == ids::TAG_TRACK_UID {
+                                uid = part.unsigned()?;
+                            }
+                        }
+                    }
+                    ids::SIMPLE_TAG => {
+                        let (mut name, mut text) = (String::new(), String::new());
+                        while let Some(part) = parts.next()? {
+                            match part.element.id {
+                                ids::TAG_NAME => name = part.text(),
+                                ids::TAG_STRING => text = part.text(),
+                                _ => {}
+                            }
+                        }
+                        if name == "DURATION" {
+                            duration = clock_time(&text).or(duration);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if let (Some(duration), 1..) = (duration, uid)
+                && self.track_durations.len() < MOST_TAGS
+            {
+                self.track_durations.push((uid, duration));
+            }
+        }
+        Ok(())
+    }
+
     fn seek_head(&mut self, mut children: Children<'_>) -> Result<()> {
         while let Some(seek) = children.next()? {
             if seek.element.id != ids::SEEK {
@@ -155,6 +232,7 @@ impl Header {
             match u32::try_from(id) {
                 Ok(ids::CUES) => self.cues_at = self.cues_at.or(at),
                 Ok(ids::TRACKS) => self.tracks_at = at,
+                Ok(ids::TAGS) => self.tags_at = at,
                 _ => {}
             }
         }
@@ -201,6 +279,21 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// Tags that are kept: as many as there may be tracks.
+const MOST_TAGS: usize = 1 << 10;
+
+/// A length such as `00:00:03.033000000`, as FFmpeg and mkvmerge write it; zero is none.
+fn clock_time(text: &str) -> Option<MediaTime> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let mut parts = whole.split(':').map(|part| part.parse::<u32>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    let digits: String = fraction.chars().chain("0000000".chars()).take(7).collect();
+    let ticks: i64 = digits.parse().ok().filter(|ticks| *ticks >= 0)?;
+    let seconds = i64::from(hours) * 3600 + i64::from(minutes) * 60 + i64::from(seconds);
+    let time = MediaTime::from_ticks(seconds * MediaTime::TICKS_PER_SECOND + ticks);
+    (parts.next().is_none() && time > MediaTime::ZERO).then_some(time)
 }
 
 /// The EBML header: this must be Matroska or WebM, of a version that can be read.
@@ -297,4 +390,27 @@ pub(crate) fn read_cues(
     }
     cues.sort_unstable();
     Ok(cues)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_tags() {
+        let ticks = |text| clock_time(text).map(MediaTime::ticks);
+        assert_eq!(ticks("00:00:03.033000000"), Some(30_330_000));
+        assert_eq!(ticks("01:00:01"), Some(36_010_000_000));
+        for text in [
+            "",
+            "3",
+            "0:0",
+            "00:00:00.000000000",
+            "a:b:c",
+            "0:0:1.-5",
+            "1:2:3:4",
+        ] {
+            assert_eq!(ticks(text), None, "{text}");
+        }
+    }
 }

@@ -6,6 +6,9 @@ pub(crate) const EBML_MAX_SIZE_LENGTH: u32 = 0x42F3;
 pub(crate) const DOC_TYPE: u32 = 0x4282;
 pub(crate) const DOC_TYPE_READ_VERSION: u32 = 0x4285;
 
+pub(crate) const VOID: u32 = 0xEC;
+pub(crate) const CRC_32: u32 = 0xBF;
+
 pub(crate) const SEGMENT: u32 = 0x1853_8067;
 pub(crate) const SEEK_HEAD: u32 = 0x114D_9B74;
 pub(crate) const SEEK: u32 = 0x4DBB;
@@ -78,7 +81,14 @@ pub(crate) const BLOCK_DURATION: u32 = 0x9B;
 pub(crate) const REFERENCE_BLOCK: u32 = 0xFB;
 pub(crate) const DISCARD_PADDING: u32 = 0x75A2;
 
-const TAGS: u32 = 0x1254_C367;
+pub(crate) const TRACK_UID: u32 = 0x73C5;
+pub(crate) const TAGS: u32 = 0x1254_C367;
+pub(crate) const TAG: u32 = 0x7373;
+pub(crate) const TARGETS: u32 = 0x63C0;
+pub(crate) const TAG_TRACK_UID: u32 = 0x63C5;
+pub(crate) const SIMPLE_TAG: u32 = 0x67C8;
+pub(crate) const TAG_NAME: u32 = 0x45A3;
+pub(crate) const TAG_STRING: u32 = 0x4487;
 const CHAPTERS: u32 = 0x1043_A770;
 const ATTACHMENTS: u32 = 0x1941_A469;
 

@@ -34,14 +34,27 @@ const INTERLEAVE: MediaTime = MediaTime::from_secs(10);
 
 impl MatroskaSource {
     /// A source over a demuxer that stands before the first cluster.
-    pub(crate) fn new(demuxer: Demuxer) -> Self {
-        let streams: Vec<_> = demuxer
+    pub(crate) fn new(mut demuxer: Demuxer) -> Self {
+        demuxer.read_ahead();
+        let scale = demuxer.header.scale;
+        let times: Vec<_> = (0..demuxer.header.tracks.len())
+            .map(|track| demuxer.queue.times(track))
+            .collect();
+        for (track, times) in demuxer.header.tracks.iter_mut().zip(&times) {
+            track.estimate_frame_rate(times, scale);
+        }
+        let mut streams: Vec<_> = demuxer
             .header
             .tracks
             .iter()
             .zip(0..)
             .map(|(track, index)| track.descriptor(StreamId(index), demuxer.time_base))
             .collect();
+        for (stream, times) in streams.iter_mut().zip(&times) {
+            stream.start_time = times.first().copied();
+            // Where a stream does not say its length, it is that of the whole.
+            stream.duration = stream.duration.or(demuxer.header.duration);
+        }
         let mut presentation = PresentationDescriptor {
             format: "matroska,webm".to_owned(),
             duration: demuxer.header.duration,
@@ -93,12 +106,13 @@ impl MatroskaSource {
     }
 
     fn go_to(&mut self, position: MediaTime) -> Result<()> {
-        if !self.demuxer.reader.is_seekable() {
-            if self.demuxer.is_fresh() {
-                // From the beginning to the position everything is preroll.
-                self.demuxer.set_gates(self.gates_from(0));
-                return Ok(());
-            }
+        let seekable = self.demuxer.reader.is_seekable();
+        if self.demuxer.is_fresh() && (!seekable || position <= MediaTime::ZERO) {
+            // From the beginning to the position everything is preroll.
+            self.demuxer.set_gates(self.gates_from(0));
+            return Ok(());
+        }
+        if !seekable {
             return Err(Error::new(ErrorKind::NotSeekable {
                 what: format!("Matroska: going to {position}").into(),
             }));
@@ -271,10 +285,13 @@ impl MediaSource for MatroskaSource {
 
     fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
         let mut next = self.demuxer.next()?;
-        if let Some((_, sample)) = &mut next
+        if let Some((id, sample)) = &mut next
             && self.position > MediaTime::ZERO
         {
-            sample.flags.preroll = sample.is_before(self.position);
+            // What lasts nobody knows how long may be what is seen at the position.
+            let track = &self.demuxer.header.tracks[id.0 as usize];
+            let known = track.is_audio() || sample.duration > MediaTime::ZERO;
+            sample.flags.preroll = known && sample.is_before(self.position);
         }
         Ok(next)
     }

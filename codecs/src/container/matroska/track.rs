@@ -10,11 +10,16 @@ use super::codec;
 use super::ebml::Child;
 use super::frame_length::FrameLength;
 use super::ids;
+use crate::video::describe;
 
 /// One track.
 #[derive(Debug)]
 pub(crate) struct Track {
     pub(crate) number: u64,
+    /// What tags name it by.
+    pub(crate) uid: u64,
+    /// Length by its tags.
+    pub(crate) duration: Option<MediaTime>,
     pub(crate) media_type: MediaType,
     /// Length of a frame in nanoseconds, where it is always the same.
     pub(crate) default_duration: Option<u64>,
@@ -74,6 +79,8 @@ impl Track {
         };
         let mut track = Self {
             number: 0,
+            uid: 0,
+            duration: None,
             media_type: MediaType::new(MajorType::Data, Subtype::named("")),
             default_duration: None,
             length: FrameLength::Unknown,
@@ -93,6 +100,7 @@ impl Track {
         while let Some(child) = children.next()? {
             match child.element.id {
                 ids::TRACK_NUMBER => track.number = child.unsigned()?,
+                ids::TRACK_UID => track.uid = child.unsigned()?,
                 ids::TRACK_TYPE => raw.kind = child.unsigned()?,
                 ids::FLAG_DEFAULT => track.flag_default = child.unsigned()? != 0,
                 ids::FLAG_FORCED => track.flag_forced = child.unsigned()? != 0,
@@ -138,7 +146,9 @@ impl Track {
     /// The stream that this track is.
     pub(crate) fn descriptor(&self, id: StreamId, time_base: TimeBase) -> StreamDescriptor {
         let mut stream = StreamDescriptor::new(id, self.media_type.clone(), time_base);
+        describe::describe(&mut stream);
         stream.selected = self.refused.is_none();
+        stream.duration = self.duration;
         stream.language = Some(self.language.clone()).filter(|l| !l.is_empty() && l != "und");
         let attributes = &mut stream.attributes;
         attributes.set_named("track_number", Value::Unsigned(self.number));
@@ -193,6 +203,32 @@ impl Track {
                 i64::try_from(ns.saturating_add(50) / 100).unwrap_or(i64::MAX),
             ),
             None => coded.unwrap_or_default(),
+        }
+    }
+
+    /// Whether nothing says how long a picture lasts but when the next one is shown.
+    pub(crate) fn lasts_until_next(&self) -> bool {
+        self.media_type.major == MajorType::Video && self.default_duration.is_none()
+    }
+
+    /// Pictures that can precede one in the file and are shown after it, at most.
+    pub(crate) fn reorder(&self) -> usize {
+        describe::reorder_depth(&self.media_type)
+    }
+
+    /// Takes the frame rate from when the first pictures are shown, where the header does not say it. They are in order of time and as
+    /// exact as a unit of `scale` nanoseconds.
+    pub(crate) fn estimate_frame_rate(&mut self, times: &[MediaTime], scale: u32) {
+        let (true, [first, .., last]) = (self.lasts_until_next(), times) else {
+            return;
+        };
+        let count = times.len() as u64 - 1;
+        let Ok(span) = u64::try_from((*last - *first).ticks()) else {
+            return;
+        };
+        let span = span.saturating_mul(100);
+        if let Some(rate) = near_rate(count, span, scale.into()) {
+            self.media_type.attributes.set(&keys::FRAME_RATE, rate);
         }
     }
 
@@ -395,6 +431,32 @@ fn reduced(a: u64, b: u64) -> Option<(u32, u32)> {
     (a != 0 && b != 0).then_some((a, b))
 }
 
+/// `count` frames in `span` nanoseconds, which may be `error` more or less: a usual rate that this can be, else what it is.
+fn near_rate(count: u64, span: u64, error: u64) -> Option<(u32, u32)> {
+    const USUAL: [(u32, u32); 12] = [
+        (30, 1),
+        (25, 1),
+        (24, 1),
+        (60, 1),
+        (50, 1),
+        (15, 1),
+        (30_000, 1001),
+        (24_000, 1001),
+        (60_000, 1001),
+        (120, 1),
+        (20, 1),
+        (10, 1),
+    ];
+    if count == 0 || span == 0 {
+        return None;
+    }
+    let usual = USUAL.into_iter().find(|(frames, seconds)| {
+        let exact = u128::from(count) * u128::from(*seconds) * 1_000_000_000 / u128::from(*frames);
+        exact.abs_diff(span.into()) <= error.into()
+    });
+    usual.or_else(|| frame_rate(span.checked_div(count)?))
+}
+
 /// Frames a second as the simplest fraction close to it, as FFmpeg does: 33333333 ns are 30/1.
 fn frame_rate(nanoseconds: u64) -> Option<(u32, u32)> {
     const MAX: u64 = 30_000;
@@ -427,6 +489,15 @@ mod tests {
         assert_eq!(frame_rate(40_000_000), Some((25, 1)));
         assert_eq!(frame_rate(0), None);
         assert_eq!(frame_rate(u64::MAX), None);
+    }
+
+    #[test]
+    fn frame_rates_are_told_from_times() {
+        assert_eq!(near_rate(19, 633_000_000, 1_000_000), Some((30, 1)));
+        assert_eq!(near_rate(1, 40_000_000, 1_000_000), Some((25, 1)));
+        assert_eq!(near_rate(10, 3_000_000_000, 1_000_000), Some((10, 3)));
+        assert_eq!(near_rate(0, 0, 1), None);
+        assert_eq!(near_rate(10, 0, 1), None);
     }
 
     #[test]

@@ -312,6 +312,156 @@ fn damage_is_told_with_its_position() {
     }
 }
 
+/// A picture track without a length of frames.
+fn picture_track() -> Vec<u8> {
+    let size = [
+        unsigned(ids::PIXEL_WIDTH, 16),
+        unsigned(ids::PIXEL_HEIGHT, 16),
+    ];
+    track(1, 1, "V_VP8", &[element(ids::VIDEO, &size.concat())])
+}
+
+fn sized_cluster(time: u64, blocks: &[Vec<u8>]) -> Vec<u8> {
+    let content = [unsigned(ids::TIMESTAMP, time), blocks.concat()];
+    element(ids::CLUSTER, &content.concat())
+}
+
+#[test]
+fn damage_in_a_cluster_costs_what_follows_in_it() {
+    let clusters = |make: fn(u64, &[Vec<u8>]) -> Vec<u8>| {
+        [0_u8, 10, 20].map(|time| {
+            let key = block(0, 0x80, &[time, 0]);
+            let more = block(1, 0, &[time, 1]);
+            make(time.into(), &[key, more, block(2, 0, &[time, 2])])
+        })
+    };
+    let sized = clusters(sized_cluster);
+    for whole in [clusters(cluster), sized.clone()] {
+        for seekable in [true, false] {
+            let mut damaged = whole.clone();
+            // The middle of the second cluster: the second of its blocks.
+            let second = damaged[1].len() - 2 * block(1, 0, &[0, 0]).len();
+            damaged[1][second..second + 4].fill(0);
+            let head = document(&[tracks(&[picture_track()])]);
+            let bytes = [head, damaged.concat()].concat();
+            let mut source = open(&MatroskaHandler, bytes, seekable).unwrap();
+            let (samples, error) = drain(&mut *source);
+            let error = error.unwrap().to_string();
+            assert!(error.contains("begins no element"), "{error}");
+            let found: Vec<_> = samples
+                .iter()
+                .map(|(_, s)| (s.payload.to_bytes()[0], s.flags.discontinuity))
+                .collect();
+            let calm = [(0, false), (0, false), (0, false), (10, false)];
+            assert_eq!(found[..4], calm);
+            assert_eq!(found[4..], [(20, true), (20, false), (20, false)]);
+        }
+    }
+    // A size that takes in the next cluster.
+    let mut damaged = sized;
+    let long = damaged[1].len() as u64 + 20;
+    damaged[1][4..12].copy_from_slice(&(long | 1 << 56).to_be_bytes());
+    let head = document(&[tracks(&[picture_track()])]);
+    let bytes = [head, damaged.concat()].concat();
+    let mut source = open(&MatroskaHandler, bytes, true).unwrap();
+    let (samples, error) = drain(&mut *source);
+    assert_eq!(samples.len(), 9);
+    assert!(error.unwrap().to_string().contains("inside of"));
+}
+
+#[test]
+fn pictures_last_until_the_next_one_where_nothing_says_how_long() {
+    let times = [0, 33, 67, 100, 233];
+    let blocks = times.map(|time| block(time, if time == 0 { 0x80 } else { 0 }, &[time as u8]));
+    let bytes = document(&[tracks(&[picture_track()]), cluster(0, &blocks)]);
+    for seekable in [true, false] {
+        let lengths: Vec<i64> = deliver(&bytes, seekable).iter().map(|s| s.1).collect();
+        assert_eq!(lengths, [33, 34, 33, 133, 133]);
+    }
+    // What is seen at 200 ms is the picture of 100 ms.
+    let mut source = open(&MatroskaHandler, bytes, true).unwrap();
+    let position = MediaTime::from_millis(200);
+    source.start(&[StreamId(0)], Some(position)).unwrap();
+    let (samples, _) = drain(&mut *source);
+    let shown: Vec<u8> = samples
+        .iter()
+        .filter(|(_, s)| !s.flags.preroll)
+        .map(|(_, s)| s.payload.to_bytes()[0])
+        .collect();
+    assert_eq!(shown, [100, 233]);
+}
+
+#[test]
+fn the_frame_rate_and_the_start_are_told_from_the_first_pictures() {
+    let blocks: Vec<_> = (0..30)
+        .map(|index| block(7 + index * 100 / 3, 0x80, &[1]))
+        .collect();
+    let bytes = document(&[tracks(&[picture_track()]), cluster(0, &blocks)]);
+    for seekable in [true, false] {
+        let source = open(&MatroskaHandler, bytes.clone(), seekable).unwrap();
+        let stream = &source.presentation().streams[0];
+        assert_eq!(stream.media_type.get(&keys::FRAME_RATE), Some((30, 1)));
+        assert_eq!(stream.start_time, Some(MediaTime::from_millis(7)));
+    }
+}
+
+#[test]
+fn lengths_of_streams_are_those_of_tags_or_of_the_segment() {
+    let seconds = |text: &str| {
+        let tag = [
+            element(ids::TARGETS, &unsigned(ids::TAG_TRACK_UID, 77)),
+            element(
+                ids::SIMPLE_TAG,
+                &[
+                    element(ids::TAG_NAME, b"DURATION"),
+                    element(ids::TAG_STRING, text.as_bytes()),
+                ]
+                .concat(),
+            ),
+        ];
+        let tags = [element(0xEC, &[0; 3]), element(ids::TAG, &tag.concat())];
+        let uid = unsigned(ids::TRACK_UID, 77);
+        let entry = track(1, 2, "A_AC3", &[uid]);
+        let bytes = document(&[
+            element(ids::INFO, &real(ids::DURATION, 3000.0)),
+            tracks(&[entry]),
+            element(ids::TAGS, &tags.concat()),
+            cluster(0, &[block(0, 0x80, &[1])]),
+        ]);
+        let source = open(&MatroskaHandler, bytes, false).unwrap();
+        source.presentation().streams[0].duration
+    };
+    assert_eq!(seconds("00:00:02.5"), Some(MediaTime::from_millis(2500)));
+    assert_eq!(seconds("soon"), Some(MediaTime::from_secs(3)));
+}
+
+#[test]
+fn a_second_segment_is_refused_by_name_behind_the_first() {
+    let first = || {
+        let sound = cluster(0, &[block(0, 0x80, &[1, 1])]);
+        element(ids::SEGMENT, &[tracks(&[pcm_track()]), sound].concat())
+    };
+    let open_ended = document(&[
+        tracks(&[pcm_track()]),
+        cluster(0, &[block(0, 0x80, &[1, 1])]),
+    ]);
+    for bytes in [
+        [head(), first(), head(), first()].concat(),
+        [head(), first(), first()].concat(),
+        [open_ended.clone(), open_ended].concat(),
+    ] {
+        let mut source = open(&MatroskaHandler, bytes, true).unwrap();
+        let (samples, error) = drain(&mut *source);
+        assert_eq!(samples.len(), 1);
+        let error = error.unwrap();
+        assert!(
+            matches!(error.kind(), ErrorKind::UnsupportedByteStream { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("second segment"), "{error}");
+    }
+}
+
 #[test]
 fn limits_hold() {
     let many: Vec<_> = (1..=100).map(|n| track(n, 2, "A_AC3", &[])).collect();

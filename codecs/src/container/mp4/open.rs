@@ -18,6 +18,7 @@ use super::stream::{Place, Stream};
 use super::top_level::{BoxHeader, TopLevel};
 use crate::container::pictures;
 use crate::container::reader::Reader;
+use crate::video::describe::describe;
 
 /// FFmpeg's short name of the format.
 const FORMAT: &str = "mov,mp4,m4a,3gp,3g2,mj2";
@@ -211,6 +212,7 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         Timeline::resolve(edits, tables, major, timescale, movie.timescale)
     };
     let mut descriptor = StreamDescriptor::new(StreamId(index), media_type, time_base);
+    describe(&mut descriptor);
     descriptor.language = track.language.clone();
     if let Some(damage) = &track.damage {
         descriptor.selected = false;

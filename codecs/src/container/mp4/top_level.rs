@@ -86,16 +86,15 @@ impl TopLevel {
         if at == u64::MAX {
             return Ok(None);
         }
-        match reader.seek(at) {
-            // Media data that claims more than there is ends with the input: who needs what lies behind it asks for `cut_off`.
-            Err(error) => match error.kind() {
+        if let Err(error) = reader.seek(at) {
+            return match error.kind() {
+                // Media data that claims more than there is ends with the input: who needs what lies behind it asks for `cut_off`.
                 ErrorKind::Truncated { at, .. } if self.data.is_some() => {
                     self.cut_off = Some(*at);
-                    return Ok(None);
+                    Ok(None)
                 }
-                _ => return Err(error),
-            },
-            Ok(()) => {}
+                _ => Err(error),
+            };
         }
         // Some writers fill up with zeros; fewer than a box header has are no box.
         let head = reader.peek(8)?;

@@ -31,6 +31,11 @@ pub(super) struct Sps {
     pub(super) gaps_allowed: bool,
     /// How many pictures can precede one in decoding order and follow it in output order.
     pub(super) reorder_depth: usize,
+    /// 0 for grey, 1 for 4:2:0, 2 for 4:2:2, 3 for 4:4:4.
+    pub(super) chroma: u32,
+    /// Bits of a luma value.
+    pub(super) bits: u32,
+    pub(super) level: u32,
     pub(super) extra: Extra,
 }
 
@@ -40,10 +45,23 @@ impl Sps {
     /// # Errors
     /// `UnsupportedCodec` that names the feature, or `Malformed` with the position inside of the parameter set.
     pub(super) fn parse(rbsp: &[u8]) -> Result<Self> {
+        match Self::read(rbsp)? {
+            (sps, None) => Ok(sps),
+            (_, Some(what)) => Err(Error::unsupported_codec("h264", what)),
+        }
+    }
+
+    /// As [`Self::parse`], of a stream that need not be decoded: with the feature that the decoder does not have.
+    pub(super) fn read(rbsp: &[u8]) -> Result<(Self, Option<&'static str>)> {
         let mut bits = Bits::new(rbsp);
-        parse(&mut bits)
-            .ok_or_else(|| Error::malformed(0, "sequence parameter set ends early"))
-            .flatten()
+        let mut unsupported = None;
+        let sps = parse(&mut bits, &mut unsupported)
+            .unwrap_or_else(|| Err(Error::malformed(0, "sequence parameter set ends early")));
+        match (sps, unsupported) {
+            (Ok(sps), unsupported) => Ok((sps, unsupported)),
+            (Err(_), Some(what)) => Err(Error::unsupported_codec("h264", what)),
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// The set's id alone, for one that cannot be parsed.
@@ -67,15 +85,12 @@ impl Sps {
     }
 }
 
-fn unsupported<T>(what: &'static str) -> Option<Result<T>> {
-    Some(Err(Error::unsupported_codec("h264", what)))
-}
-
 fn malformed<T>(what: &'static str) -> Option<Result<T>> {
     Some(Err(Error::malformed(0, what)))
 }
 
-fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps>> {
+/// Goes on behind a feature that the decoder does not have and notes the first.
+fn parse(bits: &mut Bits<'_>, unsupported: &mut Option<&'static str>) -> Option<Result<Sps>> {
     let profile = bits.bits(8)?;
     let constraints = bits.bits(8)?;
     let level = bits.bits(8)?;
@@ -83,12 +98,17 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps>> {
     if id > 31 {
         return malformed("sequence parameter set id is above 31");
     }
+    let (mut chroma, mut bit_depth) = (1, 8);
     if HIGH_PROFILES.contains(&profile) {
-        match bits.ue()? {
-            0 => return unsupported("monochrome"),
+        chroma = bits.ue()?;
+        match chroma {
+            0 => *unsupported = Some("monochrome"),
             1 => {}
-            2 => return unsupported("4:2:2 chroma"),
-            3 => return unsupported("4:4:4 chroma"),
+            2 => *unsupported = Some("4:2:2 chroma"),
+            3 => {
+                *unsupported = Some("4:4:4 chroma");
+                bits.bit()?; // separate_colour_plane_flag
+            }
             _ => return malformed("chroma_format_idc is above 3"),
         }
         let (luma, chroma) = (bits.ue()?, bits.ue()?);
@@ -96,11 +116,12 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps>> {
             return malformed("bit depth is above 14");
         }
         if luma > 0 || chroma > 0 {
-            return unsupported("more than 8 bits per sample");
+            unsupported.get_or_insert("more than 8 bits per sample");
         }
+        bit_depth = luma + 8;
         bits.bit()?; // qpprime_y_zero_transform_bypass_flag
         if bits.bit()? {
-            for list in 0..8 {
+            for list in 0..if chroma == 3 { 12 } else { 8 } {
                 if bits.bit()? {
                     skip_scaling_list(bits, if list < 6 { 16 } else { 64 })?;
                 }
@@ -149,14 +170,15 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps>> {
         return malformed("picture is larger than 65536 pixels a side");
     }
     if !frame_mbs_only && bits.bit()? {
-        return unsupported("interlaced coding (MBAFF)");
+        unsupported.get_or_insert("interlaced coding (MBAFF)");
     }
     bits.bit()?; // direct_8x8_inference_flag
     let (mut left, mut right, mut top, mut bottom) = (0, 0, 0, 0);
     if bits.bit()? {
-        let vertical = if frame_mbs_only { 2 } else { 4 };
-        left = bits.ue()?.checked_mul(2)?;
-        right = bits.ue()?.checked_mul(2)?;
+        let horizontal = if matches!(chroma, 1 | 2) { 2 } else { 1 };
+        let vertical = if chroma == 1 { 2 } else { 1 } * if frame_mbs_only { 1 } else { 2 };
+        left = bits.ue()?.checked_mul(horizontal)?;
+        right = bits.ue()?.checked_mul(horizontal)?;
         top = bits.ue()?.checked_mul(vertical)?;
         bottom = bits.ue()?.checked_mul(vertical)?;
     }
@@ -192,6 +214,9 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps>> {
         delta_poc_always_zero,
         gaps_allowed,
         reorder_depth,
+        chroma,
+        bits: bit_depth,
+        level,
         extra: Extra {
             pixel_aspect: usage.pixel_aspect,
             full_range: usage.full_range,
