@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::sandbox::Layer;
+
 /// Why a link, a pool or a host process failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -74,6 +76,16 @@ pub enum TransportError {
     Spawn {
         /// The program.
         program: String,
+        /// Why.
+        text: String,
+    },
+    /// A host's sandbox cannot be complete, and must be.
+    #[error("host `{program}` needs the layer `{layer}`, which is not to be had: {text}")]
+    Sandbox {
+        /// The program.
+        program: String,
+        /// The layer.
+        layer: Layer,
         /// Why.
         text: String,
     },

@@ -167,7 +167,7 @@ impl Hello {
             features: self.features.0.into(),
             interface_table: self.interface_table.into(),
             host_id: self.host_id.into(),
-            pid: std::process::id().into(),
+            pid: crate::host::pid().into(),
             max_frame: self.limits.max_frame.into(),
             max_objects: self.limits.max_objects.into(),
             call_window: self.limits.call_window.into(),

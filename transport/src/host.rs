@@ -1,15 +1,24 @@
 //! Host processes: starting one, talking to it, knowing how it ended.
 //!
-//! A host gets exactly one descriptor beyond its standard streams: its end of a Unix socket pair. It has a process group of
-//! its own (a terminal's interrupt is for the application), an empty standard input, an environment of a few named
-//! variables, and dies with the application: the kernel kills it when the launcher thread goes, and its link ends.
+//! A host gets exactly two descriptors beyond its standard streams: its end of a Unix socket pair, and a pipe for a last
+//! note about its end. It has a process group of its own (a terminal's interrupt is for the application), an empty standard
+//! input, an environment of a few named variables, and dies with the application: the kernel kills it when the launcher
+//! thread goes, and its link ends. What else is kept from it says its [`Sandbox`](crate::Sandbox).
 
+mod birth;
+mod control_group;
 mod endpoint;
 mod exit;
+mod image;
 mod launch;
+mod plan;
 mod watch;
 
-pub use endpoint::{SOCKET_VARIABLE, endpoint};
-pub use exit::{ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES};
+pub use birth::check;
+pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve};
+pub use exit::{
+    BlockedCall, ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES, Quota,
+};
+pub use image::{HostImage, ImageFacts};
 pub use launch::{HostCommand, HostProgram};
 pub use watch::HostProcess;

@@ -7,6 +7,7 @@
 //! - [`link`]: frames to and from one peer, over an inherited Unix socket or any other duplex stream.
 //! - [`pool`]: samples in recycled shared memory, written by their owner, read-only for the peer.
 //! - [`host`]: starting host processes and knowing how they ended.
+//! - [`sandbox`]: what a host is kept from, layer by layer.
 //!
 //! Everything that comes from a peer is treated as if an attacker had written it. `unsafe` is only under `sys`.
 //!
@@ -39,6 +40,7 @@ pub mod handshake;
 pub mod host;
 pub mod link;
 pub mod pool;
+pub mod sandbox;
 mod sys;
 mod wire;
 
@@ -48,9 +50,12 @@ mod testing;
 pub use error::{PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
-pub use host::{HostCommand, HostExit, HostProcess, HostProgram};
+pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
 pub use pool::{
     PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease,
     SlotView,
+};
+pub use sandbox::{
+    HostQuotas, Isolation, Layer, LayerSet, LayerState, Sandbox, SandboxPolicy, SandboxProfile,
 };

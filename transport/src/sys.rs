@@ -2,6 +2,10 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod landlock;
+pub(crate) mod layers;
 pub(crate) mod mapping;
 pub(crate) mod process;
 pub(crate) mod segment;
+pub(crate) mod signals;
+pub(crate) mod spawn;

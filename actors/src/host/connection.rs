@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use portcullis_engine::error::HostExit;
 use portcullis_engine::{Error, ErrorKind, Result};
-use portcullis_transport::{Endpoint, HostCommand, HostProcess, HostProgram, TransportError};
+use portcullis_transport::{
+    Endpoint, HostCommand, HostProcess, HostProgram, Sandbox, SandboxPolicy, TransportError,
+};
 
 use super::init::is_initialised;
 use super::{PmpHost, PmpHostActor};
@@ -52,7 +54,8 @@ impl Host {
                     .into(),
             )));
         }
-        let command = HostCommand::new(self.program.clone());
+        let command = HostCommand::new(self.program.clone())
+            .sandbox(Sandbox::isolated(SandboxPolicy::BestEffort));
         let (process, socket) = command
             .spawn()
             .await
@@ -103,12 +106,21 @@ async fn host_lost(
     }
     let exit = tokio::time::timeout(wait, exited.as_mut()).await;
     let mut exit = match exit {
-        Ok(exit) => HostExit {
-            pid,
-            code: exit.code(),
-            signal: exit.signal(),
-            last_words: exit.last_words,
-        },
+        Ok(exit) => {
+            let mut last_words = exit.last_words.clone();
+            if let Some(call) = &exit.blocked {
+                last_words.push(format!("its sandbox ended it at the {call}"));
+            }
+            if let Some(quota) = exit.quota {
+                last_words.push(format!("it went beyond its quota of {quota}"));
+            }
+            HostExit {
+                pid,
+                code: exit.code(),
+                signal: exit.signal(),
+                last_words,
+            }
+        }
         Err(_) if matches!(end, TransportError::Protocol { .. }) => {
             kill();
             tracing::warn!(host = pid, %end, "a host breaks the protocol and is killed");

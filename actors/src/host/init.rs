@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_rt::System;
 use futures::FutureExt;
-use portcullis_engine::{Error, Result, SampleAllocator, SampleBuffer};
+use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
 use portcullis_transport::{Endpoint, host};
 
 use super::PmpHostActor;
@@ -25,7 +25,7 @@ pub fn init(registry: Registry) {
     INITIALISED.store(true, Ordering::Relaxed);
     let socket = match host::endpoint() {
         Ok(None) => return,
-        Ok(Some(socket)) => socket,
+        Ok(Some(endpoint)) => endpoint.socket,
         Err(error) => fail(&error.to_string()),
     };
     match serve(Endpoint::unix(socket), registry) {
@@ -47,6 +47,9 @@ fn fail(why: &str) -> ! {
 
 fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
     System::new().block_on(async move {
+        // Everything of the runtime is there, and nothing has come from the application yet.
+        host::serve()
+            .map_err(|error| Error::new(ErrorKind::HostStart(error.to_string().into())))?;
         let memory = Arc::new(LateAllocator::default());
         let root = PmpHostActor::create(
             Arc::new(registry),

@@ -128,7 +128,7 @@ impl Handler<DescribeHost> for PmpHostActor {
             .collect();
         classes.push(SOURCE_RESOLVER.to_owned());
         Ok(HostFacts {
-            pid: std::process::id(),
+            pid: portcullis_transport::host::pid(),
             classes,
             components: self.registry.components().class_versions(),
         })

@@ -87,7 +87,7 @@ impl MediaSessionActor {
             span: tracing::info_span!(
                 "session",
                 session = SESSIONS.fetch_add(1, Ordering::Relaxed),
-                host = std::process::id()
+                host = portcullis_transport::host::pid()
             ),
         };
         Handle::new(&actor.start())
@@ -119,7 +119,8 @@ impl MediaSessionActor {
     fn emit(&mut self, mut event: Event) {
         tracing::debug!(%event);
         event.time.get_or_insert_with(system_time::now);
-        self.events.push_back(event.in_process(std::process::id()));
+        self.events
+            .push_back(event.in_process(portcullis_transport::host::pid()));
         if self.events.len() > MAX_EVENTS {
             let spare = self
                 .events

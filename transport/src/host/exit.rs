@@ -3,6 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::sys::signals::Note;
+
 /// Most lines of last words that are kept.
 pub const MAX_LAST_WORDS_LINES: usize = 16;
 
@@ -19,6 +23,35 @@ pub struct HostExit {
     pub cause: ExitCause,
     /// The last lines it wrote to standard output and error; whatever is not printable is escaped.
     pub last_words: Vec<String>,
+    /// The system call that the sandbox did not let it make, if that ended it.
+    pub blocked: Option<BlockedCall>,
+    /// The quota beyond which it went, if that ended it.
+    pub quota: Option<Quota>,
+}
+
+/// A system call that a filter trapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BlockedCall {
+    /// Its name, if this architecture has a call of that number.
+    pub name: Option<String>,
+    /// Its number.
+    pub number: i32,
+    /// The kernel's number of the architecture by whose table the call was made.
+    pub architecture: u32,
+}
+
+/// What a host may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Quota {
+    /// Memory.
+    Memory,
+    /// Processor time.
+    CpuTime,
+    /// Time since its start.
+    WallTime,
 }
 
 /// Why a process is no more.
@@ -53,12 +86,127 @@ impl HostExit {
 
 impl fmt::Display for HostExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "host {} {}", self.pid, self.cause)?;
+        write!(f, "host {} ", self.pid)?;
+        match (&self.blocked, self.quota) {
+            (Some(call), _) => write!(f, "was ended by its sandbox at the {call}")?,
+            (None, Some(quota)) => {
+                write!(f, "went beyond its quota of {quota}: it {}", self.cause)?
+            }
+            (None, None) => write!(f, "{}", self.cause)?,
+        }
         if let Some(last) = self.last_words.last() {
             write!(f, "; its last words: {last}")?;
         }
         Ok(())
     }
+}
+
+impl BlockedCall {
+    pub(super) fn new(number: i32, architecture: u32) -> Self {
+        let call = usize::try_from(number).ok();
+        let call = call.filter(|_| architecture == NATIVE_ARCHITECTURE);
+        let name = call.and_then(syscalls::Sysno::new);
+        Self {
+            name: name.map(|call| call.name().to_owned()),
+            number,
+            architecture,
+        }
+    }
+}
+
+/// `AUDIT_ARCH_X86_64`, `AUDIT_ARCH_AARCH64`
+const NATIVE_ARCHITECTURE: u32 = if cfg!(target_arch = "aarch64") {
+    0xc000_00b7
+} else {
+    0xc000_003e
+};
+
+impl fmt::Display for BlockedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "system call {name} ({})", self.number),
+            None => write!(
+                f,
+                "system call {} of architecture {:#x}",
+                self.number, self.architecture
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::CpuTime => "processor time",
+            Self::WallTime => "time",
+        })
+    }
+}
+
+/// How an end is told: by what the kernel says of it, and by what the host wrote down and said itself.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// What it wrote down.
+    pub(super) note: Option<Note>,
+    /// It was killed because its time was over.
+    pub(super) is_out_of_time: bool,
+    /// It used all the processor time that it may use.
+    pub(super) is_out_of_cpu: bool,
+    /// The kernel killed it for its control group's memory.
+    pub(super) is_out_of_memory: bool,
+}
+
+impl HostExit {
+    pub(super) fn new(
+        pid: u32,
+        mut cause: ExitCause,
+        last_words: Vec<String>,
+        evidence: Evidence,
+    ) -> Self {
+        let mut blocked = None;
+        // A note is the host's own word; it counts only for the end that goes with it.
+        let note = evidence
+            .note
+            .filter(|note| cause == ExitCause::Code(note.exit_code()));
+        if let Some(note) = note {
+            cause = ExitCause::Signal(note.signal);
+            blocked = note
+                .call
+                .map(|(number, architecture)| BlockedCall::new(number, architecture));
+        }
+        let by = |signal| cause == ExitCause::Signal(signal);
+        let quota = if evidence.is_out_of_time {
+            Some(Quota::WallTime)
+        } else if by(libc::SIGXCPU) || (by(libc::SIGKILL) && evidence.is_out_of_cpu) {
+            Some(Quota::CpuTime)
+        } else if (by(libc::SIGABRT) && last_words.iter().any(|line| is_allocation_failure(line)))
+            || (by(libc::SIGKILL) && evidence.is_out_of_memory)
+        {
+            Some(Quota::Memory)
+        } else {
+            None
+        };
+        Self {
+            pid,
+            cause,
+            last_words,
+            blocked,
+            quota,
+        }
+    }
+
+    /// Of a process about whose end nothing can be known.
+    pub(super) fn unknown(pid: u32) -> Self {
+        Self::new(pid, ExitCause::Unknown, Vec::new(), Evidence::default())
+    }
+}
+
+/// What the standard library says before it aborts.
+fn is_allocation_failure(line: &str) -> bool {
+    line.strip_prefix("memory allocation of ")
+        .and_then(|rest| rest.split_once(" bytes failed"))
+        .is_some_and(|(bytes, _)| bytes.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl fmt::Display for ExitCause {
@@ -231,14 +379,41 @@ mod tests {
 
     #[test]
     fn an_exit_explains_itself() {
-        let exit = HostExit {
-            pid: 7,
-            cause: ExitCause::Signal(9),
-            last_words: vec!["boom".into()],
+        let exit = |cause, words: &str, evidence| {
+            HostExit::new(7, cause, vec![words.to_owned()], evidence).to_string()
         };
         assert_eq!(
-            exit.to_string(),
+            exit(ExitCause::Signal(9), "boom", Evidence::default()),
             "host 7 was killed by signal 9 (SIGKILL); its last words: boom"
+        );
+        let note = |signal, call| Evidence {
+            note: Some(Note { signal, call }),
+            ..Evidence::default()
+        };
+        let socket = syscalls::Sysno::socket.id();
+        assert_eq!(
+            exit(
+                ExitCause::Code(159),
+                "hm",
+                note(libc::SIGSYS, Some((socket, NATIVE_ARCHITECTURE)))
+            ),
+            format!(
+                "host 7 was ended by its sandbox at the system call socket ({socket}); its last words: hm"
+            )
+        );
+        assert_eq!(
+            exit(
+                ExitCause::Code(134),
+                "memory allocation of 12 bytes failed",
+                note(libc::SIGABRT, None)
+            ),
+            "host 7 went beyond its quota of memory: it was killed by signal 6 (SIGABRT); \
+             its last words: memory allocation of 12 bytes failed"
+        );
+        // A note that does not go with the end is not believed.
+        assert_eq!(
+            exit(ExitCause::Code(0), "bye", note(libc::SIGABRT, None)),
+            "host 7 exited with code 0; its last words: bye"
         );
     }
 }

@@ -5,21 +5,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use rustix::fs::OFlags;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::oneshot;
 
-use super::endpoint::{SOCKET_VARIABLE, is_untaken_host};
-use super::watch::{self, HostProcess};
+use super::birth;
+use super::endpoint::is_untaken_host;
+use super::image::HostImage;
+use super::watch::HostProcess;
 use crate::error::TransportError;
-use crate::link::socket_pair;
+use crate::sandbox::Sandbox;
 
 /// What a host gets of the application's environment without being asked: how to log, how to report a panic, the
 /// language of messages, and where a coverage or sanitizer run keeps its results.
@@ -49,6 +46,8 @@ pub enum HostProgram {
 #[derive(Debug, Clone, Default)]
 pub struct HostCommand {
     program: HostProgram,
+    image: Option<Arc<HostImage>>,
+    sandbox: Option<Sandbox>,
     arguments: Vec<OsString>,
     passed: Vec<OsString>,
     set: Vec<(OsString, OsString)>,
@@ -61,6 +60,21 @@ impl HostCommand {
             program,
             ..Self::default()
         }
+    }
+
+    /// Executes this image, which [`HostImage::open`] opened before for the same program: the very one that was looked at.
+    #[must_use]
+    pub fn image(mut self, image: Arc<HostImage>) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// Confines the host. Without it the host is a process like others: it has only the descriptors meant for it and ends
+    /// with the application, and nothing else is kept from it.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
+        self
     }
 
     /// Adds an argument.
@@ -88,79 +102,33 @@ impl HostCommand {
     /// a host that was started meanwhile is killed.
     ///
     /// # Errors
-    /// [`TransportError::Spawn`] with the program and what the system said.
+    /// [`TransportError::Spawn`] with the program and what the system said; [`TransportError::Sandbox`] with the layer that
+    /// is required and not to be had.
     pub async fn spawn(self) -> Result<(HostProcess, OwnedFd), TransportError> {
-        let program = self.program.to_string();
-        let failed = |text: &str| TransportError::Spawn {
-            program: program.clone(),
-            text: text.into(),
-        };
         if is_untaken_host() {
-            return Err(failed(
-                "this process is a host itself and did not take its endpoint; \
-                 call host::init first thing in main",
-            ));
+            return Err(TransportError::Spawn {
+                program: self.program.to_string(),
+                text: "this process is a host itself and did not take its endpoint; \
+                       call host::init first thing in main"
+                    .into(),
+            });
         }
-        let (reply, spawned) = oneshot::channel();
-        launcher()?
-            .send(Job {
-                command: self,
-                reply,
-            })
-            .map_err(|_| failed("the launcher thread has ended"))?;
-        spawned
-            .await
-            .map_err(|_| failed("the launcher thread has ended"))?
+        on_launcher(move || self.launch()).await?
     }
 
     /// Runs on the launcher thread.
     fn launch(&self) -> Result<(HostProcess, OwnedFd), TransportError> {
-        let (ours, theirs) = socket_pair()?;
-        let (words, words_in) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|error| TransportError::io("make a pipe", error))?;
-        // Only our end: the host's writes to a full pipe wait as they would anywhere, we never do.
-        rustix::fs::fcntl_setfl(&words, OFlags::NONBLOCK)
-            .map_err(|error| TransportError::io("make a pipe non-blocking", error))?;
-        let words_err = words_in
-            .try_clone()
-            .map_err(|error| TransportError::io("make a pipe", error))?;
-        let mut command = match &self.program {
-            // Not the path: the file may have been replaced or removed since.
-            HostProgram::CurrentExe => Command::new("/proc/self/exe"),
-            HostProgram::Path(path) => Command::new(path),
+        let image = match &self.image {
+            Some(image) => Arc::clone(image),
+            None => HostImage::open(&self.program)?,
         };
-        if self.program == HostProgram::CurrentExe {
-            command.arg0("portcullis-host");
-        }
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(self.environment())
-            .env(SOCKET_VARIABLE, theirs.as_raw_fd().to_string())
-            .stdin(Stdio::null())
-            .stdout(words_in)
-            .stderr(words_err)
-            .process_group(0);
-        crate::sys::process::isolate_child(&mut command, theirs.as_raw_fd());
-        let failed = |text: String| TransportError::Spawn {
-            program: self.program.to_string(),
-            text,
-        };
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let pid = Pid::from_child(&child);
-        // Nobody has waited for the child yet, so its id is its own until somebody does.
-        let watched = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(|error| TransportError::io("open a pidfd", error))
-            .and_then(|pidfd| watch::watch(pid, pidfd, words));
-        match watched {
-            Ok(process) => Ok((process, ours)),
-            Err(error) => {
-                let ended = child.kill().and_then(|()| child.wait());
-                Err(failed(format!(
-                    "it cannot be watched ({error}), so it was ended: {ended:?}"
-                )))
-            }
-        }
+        birth::bear(birth::Order {
+            program: &self.program,
+            image: &image,
+            arguments: &self.arguments,
+            environment: self.environment().collect(),
+            sandbox: self.sandbox.as_ref(),
+        })
     }
 
     fn environment(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
@@ -174,6 +142,16 @@ impl HostCommand {
     }
 }
 
+impl HostProgram {
+    /// The name under which the host is called.
+    pub(super) fn argument_zero(&self) -> OsString {
+        match self {
+            Self::CurrentExe => "portcullis-host".into(),
+            Self::Path(path) => path.clone().into_os_string(),
+        }
+    }
+}
+
 impl fmt::Display for HostProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -183,9 +161,18 @@ impl fmt::Display for HostProgram {
     }
 }
 
-struct Job {
-    command: HostCommand,
-    reply: oneshot::Sender<Result<(HostProcess, OwnedFd), TransportError>>,
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs `work` on the launcher thread; works on any executor.
+pub(super) async fn on_launcher<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TransportError> {
+    let (reply, answer) = oneshot::channel();
+    let gone = || TransportError::io("start a host", "the launcher thread has ended");
+    // Who asked may be gone: then what was made goes with the unsent answer.
+    let job: Job = Box::new(move || drop(reply.send(work())));
+    launcher()?.send(job).map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
 }
 
 /// The launcher's queue; the thread is started at first use and never ends.
@@ -199,9 +186,9 @@ fn launcher() -> Result<mpsc::Sender<Job>, TransportError> {
     std::thread::Builder::new()
         .name("portcullis-launcher".into())
         .spawn(move || {
+            birth::prepare_thread();
             for job in queue {
-                // Who asked may be gone: then the process goes with the unsent reply.
-                drop(job.reply.send(job.command.launch()));
+                job();
             }
         })
         .map_err(|error| TransportError::io("start the launcher thread", error))?;

@@ -12,11 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use tokio::sync::watch as latest;
 
-use super::exit::{ExitCause, HostExit, LastWords};
+use super::control_group::ControlGroup;
+use super::exit::{Evidence, ExitCause, HostExit, LastWords};
 use crate::error::TransportError;
+use crate::sandbox::HostQuotas;
+use crate::sys::process::{Ended, wait_for};
+use crate::sys::signals::{NOTE_BYTES, Note};
 
 /// A host process. Dropping it kills the process; it is reaped in every case.
 pub struct HostProcess {
@@ -57,11 +65,7 @@ impl HostProcess {
             {
                 Some(exit) => exit,
                 // Only when the watcher thread is gone, which lives as long as the process.
-                None => HostExit {
-                    pid,
-                    cause: ExitCause::Unknown,
-                    last_words: Vec::new(),
-                },
+                None => HostExit::unknown(pid),
             }
         }
     }
@@ -84,11 +88,24 @@ impl fmt::Debug for HostProcess {
     }
 }
 
+/// What belongs to a new process beside its descriptor.
+#[derive(Debug)]
+pub(super) struct Belongings {
+    /// What it says.
+    pub(super) words: OwnedFd,
+    /// What it writes down about its end.
+    pub(super) note: OwnedFd,
+    /// What it may use up, if it is limited.
+    pub(super) quotas: Option<HostQuotas>,
+    /// Its control group, if it has one; removed after its end.
+    pub(super) group: Option<ControlGroup>,
+}
+
 /// Hands a new process to the watcher thread.
 pub(super) fn watch(
     pid: Pid,
     pidfd: OwnedFd,
-    words: OwnedFd,
+    belongings: Belongings,
 ) -> Result<HostProcess, TransportError> {
     let pidfd = Arc::new(pidfd);
     let (exit, receiver) = latest::channel(None);
@@ -98,11 +115,15 @@ pub(super) fn watch(
         pidfd: pidfd.clone(),
         exit: receiver,
     };
+    let wall_time = belongings.quotas.and_then(|quotas| quotas.wall_time);
+    let timer = wall_time.map(timer).transpose()?;
     let watcher = watcher()?;
     let watched = Watched {
         pid: number,
         pidfd,
-        words,
+        belongings,
+        timer,
+        is_out_of_time: false,
         heard: LastWords::default(),
         exit,
     };
@@ -110,11 +131,39 @@ pub(super) fn watch(
     Ok(process)
 }
 
+/// A timer that becomes readable once.
+fn timer(after: std::time::Duration) -> Result<OwnedFd, TransportError> {
+    let named = |error: Errno| TransportError::io("set a host's timer", error);
+    let timer = timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+    )
+    .map_err(named)?;
+    // Zero would disarm it.
+    let after = after.max(std::time::Duration::from_nanos(1));
+    let never = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let setting = Itimerspec {
+        it_interval: never,
+        it_value: Timespec::try_from(after).unwrap_or(Timespec {
+            tv_sec: i64::MAX,
+            tv_nsec: 0,
+        }),
+    };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &setting).map_err(named)?;
+    Ok(timer)
+}
+
 /// A process that still runs, as the watcher sees it.
 struct Watched {
     pid: u32,
     pidfd: Arc<OwnedFd>,
-    words: OwnedFd,
+    belongings: Belongings,
+    /// Readable when its time is over.
+    timer: Option<OwnedFd>,
+    is_out_of_time: bool,
     heard: LastWords,
     exit: latest::Sender<Option<HostExit>>,
 }
@@ -125,7 +174,7 @@ impl Watched {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         // A host that writes without pause must not hold up the others: the rest is read in the next round.
         for _ in 0..16 {
-            match rustix::io::read(&self.words, &mut buffer) {
+            match rustix::io::read(&self.belongings.words, &mut buffer) {
                 Ok(([], _)) => return false,
                 Ok((bytes, _)) => self.heard.feed(bytes),
                 Err(Errno::INTR) => {}
@@ -140,20 +189,56 @@ impl Watched {
     }
 
     /// Reaps it; `None` while it runs.
-    fn reap(&self) -> Option<ExitCause> {
-        match waitid(
-            WaitId::PidFd(self.pidfd.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        ) {
+    fn reap(&self) -> Option<Ended> {
+        match wait_for(self.pidfd.as_fd()) {
             Ok(None) | Err(Errno::INTR) => None,
-            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => ExitCause::Code(code),
-                (None, Some(signal)) => ExitCause::Signal(signal),
-                (None, None) => ExitCause::Unknown,
-            }),
+            Ok(ended) => ended,
             // Other code of this process waits for any child, or lets the kernel reap them all.
-            Err(_) => Some(ExitCause::Unknown),
+            Err(_) => Some(Ended::default()),
         }
+    }
+
+    /// Kills it because its time is over.
+    fn end_of_time(&mut self) {
+        self.is_out_of_time = true;
+        if let Err(error) = pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            tracing::trace!(pid = self.pid, %error, "host to be killed is gone");
+        }
+    }
+
+    /// What it wrote down: only the first note counts.
+    fn note(&self) -> Option<Note> {
+        let mut bytes = [0; NOTE_BYTES];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.belongings.note, &mut bytes)) {
+            Ok(read) => Note::decode(bytes.get(..read).unwrap_or_default()),
+            Err(Errno::AGAIN) => None,
+            Err(error) => {
+                tracing::debug!(pid = self.pid, %error, "cannot read a host's last note");
+                None
+            }
+        }
+    }
+
+    fn into_exit(self, ended: &Ended) -> (HostExit, latest::Sender<Option<HostExit>>) {
+        let cause = match (ended.code, ended.signal) {
+            (Some(code), _) => ExitCause::Code(code),
+            (None, Some(signal)) => ExitCause::Signal(signal),
+            (None, None) => ExitCause::Unknown,
+        };
+        let quotas = self.belongings.quotas;
+        let cpu_seconds = quotas.and_then(|quotas| quotas.cpu_seconds());
+        let evidence = Evidence {
+            note: self.note(),
+            is_out_of_time: self.is_out_of_time,
+            is_out_of_cpu: cpu_seconds.is_some_and(|limit| ended.cpu_time.as_secs() >= limit),
+            is_out_of_memory: self
+                .belongings
+                .group
+                .as_ref()
+                .is_some_and(ControlGroup::is_out_of_memory),
+        };
+        let exit = HostExit::new(self.pid, cause, self.heard.finish(), evidence);
+        (exit, self.exit)
     }
 }
 
@@ -169,9 +254,11 @@ struct Table {
     entries: HashMap<u64, Watched>,
 }
 
-/// What an event is about: the low bit of its token.
+/// What an event is about: the low bits of its token.
 const ENDED: u64 = 0;
 const WROTE: u64 = 1;
+const TIMED: u64 = 2;
+const ABOUT_BITS: u32 = 2;
 
 impl Watcher {
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -183,8 +270,13 @@ impl Watcher {
         let mut table = self.table();
         let key = table.next;
         table.next += 1;
-        let token = |about: u64| EventData::new_u64(key << 1 | about);
-        epoll::add(&self.epoll, &watched.words, token(WROTE), EventFlags::IN).map_err(named)?;
+        let token = |about: u64| EventData::new_u64(key << ABOUT_BITS | about);
+        let words = &watched.belongings.words;
+        epoll::add(&self.epoll, words, token(WROTE), EventFlags::IN).map_err(named)?;
+        if let Some(timer) = &watched.timer {
+            let once = EventFlags::IN | EventFlags::ONESHOT;
+            epoll::add(&self.epoll, timer, token(TIMED), once).map_err(named)?;
+        }
         epoll::add(&self.epoll, &watched.pidfd, token(ENDED), EventFlags::IN).map_err(named)?;
         table.entries.insert(key, watched);
         Ok(())
@@ -197,7 +289,7 @@ impl Watcher {
                 Ok((events, _)) => {
                     for event in events.iter() {
                         let token = event.data.u64();
-                        self.handle(token >> 1, token & 1);
+                        self.handle(token >> ABOUT_BITS, token & ((1 << ABOUT_BITS) - 1));
                     }
                 }
                 Err(Errno::INTR) => {}
@@ -217,25 +309,28 @@ impl Watcher {
         };
         if about == WROTE {
             if !watched.listen() {
-                self.forget(&watched.words);
+                self.forget(&watched.belongings.words);
             }
             return;
         }
-        let Some(cause) = watched.reap() else { return };
+        if about == TIMED {
+            watched.end_of_time();
+            return;
+        }
+        let Some(ended) = watched.reap() else { return };
         watched.listen();
-        self.forget(&watched.words);
+        self.forget(&watched.belongings.words);
         self.forget(&watched.pidfd);
+        if let Some(timer) = &watched.timer {
+            self.forget(timer);
+        }
         let Some(watched) = table.entries.remove(&key) else {
             return;
         };
         drop(table);
-        let exit = HostExit {
-            pid: watched.pid,
-            cause,
-            last_words: watched.heard.finish(),
-        };
+        let (exit, told) = watched.into_exit(&ended);
         tracing::debug!(%exit, "a host ended");
-        watched.exit.send_replace(Some(exit));
+        told.send_replace(Some(exit));
     }
 
     fn forget(&self, descriptor: impl AsFd) {

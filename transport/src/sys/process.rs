@@ -1,59 +1,71 @@
-//! What happens between `fork` and `exec` of a host, and how a host takes over what it inherited.
+//! How a process that ended is reaped, and how a host takes over what it inherited.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use rustix::io::{Errno, FdFlags};
-use rustix::process::{Pid, Signal};
+use rustix::io::Errno;
+
+use super::landlock::last_error;
+
+/// How a process ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Its exit code, if it ended by itself.
+    pub(crate) code: Option<i32>,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+    /// The processor time that it used.
+    pub(crate) cpu_time: Duration,
+}
+
+/// Reaps a child if it has ended; `None` while it runs.
+pub(crate) fn wait_for(pidfd: BorrowedFd<'_>) -> Result<Option<Ended>, Errno> {
+    // SAFETY: both are plain data for which zero is valid.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // The system call and not the C library's function, which leaves out the usage.
+    // SAFETY: the kernel writes to the two live structs, which are in its layout.
+    let waited = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG,
+            &raw mut usage,
+        )
+    };
+    if waited < 0 {
+        return Err(last_error());
+    }
+    if info.si_signo != libc::SIGCHLD {
+        return Ok(None);
+    }
+    // SAFETY: of a SIGCHLD the kernel has filled in the status.
+    let status = unsafe { info.si_status() };
+    let exited = info.si_code == libc::CLD_EXITED;
+    let time = |time: libc::timeval| {
+        let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
+        seconds.saturating_add(Duration::from_micros(time.tv_usec.try_into().unwrap_or(0)))
+    };
+    Ok(Some(Ended {
+        code: exited.then_some(status),
+        signal: (!exited).then_some(status),
+        cpu_time: time(usage.ru_utime).saturating_add(time(usage.ru_stime)),
+    }))
+}
 
 /// The first descriptor that is not a standard stream.
 const FIRST_DESCRIPTOR: RawFd = 3;
 
-/// Arranges that the child keeps of all descriptors only its standard streams and `socket`, and that it dies with the
-/// thread that spawns it.
-///
-/// The socket must stay open until the child is spawned; its number in the child is the one here.
-pub(crate) fn isolate_child(command: &mut Command, socket: RawFd) {
-    let parent = rustix::process::getpid();
-    let prepare = move || prepare_child(socket, parent);
-    // SAFETY: the closure runs in the forked child of a process with other threads, so it may only do what is
-    // async-signal-safe: it makes system calls (close_range, fcntl, prctl, getppid) on values captured by copy,
-    // allocates nothing, takes no lock, and an `io::Error` from a raw error number holds no allocation.
-    unsafe { command.pre_exec(prepare) };
-}
-
-fn prepare_child(socket: RawFd, parent: Pid) -> std::io::Result<()> {
-    // SAFETY: close_range with CLOEXEC closes nothing now; it marks descriptors to be closed by the coming exec.
-    let marked = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            FIRST_DESCRIPTOR as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if marked != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the parent keeps `socket` open until the child is spawned, and this process is a copy of the parent.
-    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-    rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The parent may have died before the line above: then nobody would ever send the signal.
-    if rustix::process::getppid() != Some(parent) {
-        return Err(Errno::SRCH.into());
-    }
-    Ok(())
-}
-
-/// Takes a descriptor that this process inherited under a number agreed with its parent; only once per process.
+/// Takes a descriptor that this process inherited under a number agreed with its parent; each only once per process.
 ///
 /// `None` when it was taken before or when no such descriptor is open.
 pub(crate) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if number < FIRST_DESCRIPTOR || TAKEN.swap(true, Ordering::SeqCst) {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let bit = 1u32.checked_shl(number.try_into().ok()?)?;
+    if number < FIRST_DESCRIPTOR || TAKEN.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
         return None;
     }
     // SAFETY: the number is used for this one call, which fails without effect if nothing is open under it.
@@ -65,15 +77,19 @@ pub(crate) fn take_inherited(number: RawFd) -> Option<OwnedFd> {
     Some(owned)
 }
 
-/// Removes a variable from the environment if that can be done safely: while the process has one thread.
+/// Removes variables from the environment if that can be done safely: while the process has one thread.
 ///
-/// Returns whether it was removed.
-pub(crate) fn remove_variable(name: &str) -> bool {
-    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+/// Returns whether they were removed.
+pub(crate) fn remove_variables(names: &[&str]) -> bool {
+    // The kernel allows this one, which then does nothing, only to a process with one thread.
+    // SAFETY: plain numbers.
+    let alone = unsafe { libc::unshare(libc::CLONE_THREAD) } == 0;
     if alone {
-        // SAFETY: changing the environment is a race only with other threads; the kernel has just listed one thread,
-        // which is this one, and no other can start while it is here.
-        unsafe { std::env::remove_var(name) };
+        for name in names {
+            // SAFETY: changing the environment is a race only with other threads; the kernel has just said that there
+            // are none, and no other can start while this one is here.
+            unsafe { std::env::remove_var(name) };
+        }
     }
     alone
 }

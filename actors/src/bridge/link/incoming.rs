@@ -124,7 +124,7 @@ impl LinkCore {
                 call,
                 ..FrameHeader::default()
             };
-            match postcard::to_allocvec(&error.in_process(std::process::id())) {
+            match postcard::to_allocvec(&error.in_process(portcullis_transport::host::pid())) {
                 Ok(body) => self.push_control(header, &body),
                 Err(cause) => tracing::error!(%cause, "an error cannot be encoded"),
             }

@@ -1,0 +1,337 @@
+//! The program of a host, as it is executed.
+//!
+//! A static program is copied once into sealed anonymous memory, and the very descriptor whose content was hashed is the
+//! one that is executed: what happens to the file afterwards is of no consequence, and nobody can read the copy. A dynamic
+//! program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ring::digest::{Context, SHA256};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+
+use super::launch::HostProgram;
+use crate::error::TransportError;
+use crate::sys::spawn::spare;
+
+/// A host's program, ready to be executed any number of times.
+pub struct HostImage {
+    descriptor: OwnedFd,
+    is_sealed: bool,
+    facts: ImageFacts,
+    /// As people know it.
+    name: String,
+}
+
+/// What is known of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageFacts {
+    /// SHA-256 of a sealed copy, read through the descriptor that is executed. Of a dynamic program there is none that
+    /// would still hold when it is executed.
+    pub sha256: Option<[u8; 32]>,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it needs no loader.
+    pub is_static: bool,
+}
+
+/// Images that are kept, with what each was made from.
+const KEPT: usize = 8;
+
+/// Larger ones are no host programs.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// By which a file is known to be the same as before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+static IMAGES: Mutex<Vec<(Identity, Arc<HostImage>)>> = Mutex::new(Vec::new());
+
+impl HostImage {
+    /// Opens a host's program. The first time for a file, a static one is copied and hashed, which takes milliseconds: not
+    /// for an async task.
+    ///
+    /// # Errors
+    /// [`TransportError::Spawn`] that says what is wrong with the program.
+    pub fn open(program: &HostProgram) -> Result<Arc<Self>, TransportError> {
+        let name = program.to_string();
+        let failed = |text: String| TransportError::Spawn {
+            program: name.clone(),
+            text,
+        };
+        let file = match program {
+            // Not its path: the file may have been replaced or removed since.
+            HostProgram::CurrentExe => File::open("/proc/self/exe"),
+            HostProgram::Path(path) => File::open(path),
+        };
+        let file = file.map_err(|error| failed(error.to_string()))?;
+        let metadata = file.metadata().map_err(|error| failed(error.to_string()))?;
+        if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+            return Err(failed("it is not an executable file".into()));
+        }
+        let identity = Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        // Held while it is made: it is made once, however many hosts start at a time.
+        let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, image)) = images.iter().find(|(known, _)| *known == identity) {
+            return Ok(Arc::clone(image));
+        }
+        let image = Self::make(file, metadata.len(), name.clone()).map_err(failed)?;
+        let image = Arc::new(image);
+        if images.len() >= KEPT {
+            images.remove(0);
+        }
+        images.push((identity, Arc::clone(&image)));
+        Ok(image)
+    }
+
+    fn make(file: File, size: u64, name: String) -> Result<Self, String> {
+        if size > MAX_BYTES {
+            return Err(format!("its {size} bytes are more than {MAX_BYTES}"));
+        }
+        let is_static = is_static(&file, size)?;
+        if !is_static {
+            return Ok(Self {
+                descriptor: out_of_the_way(file)?,
+                is_sealed: false,
+                facts: ImageFacts {
+                    sha256: None,
+                    size,
+                    is_static,
+                },
+                name,
+            });
+        }
+        let copied = seal(&file).and_then(|copy| {
+            let (sha256, size) = digest(&copy)?;
+            Ok((copy, sha256, size))
+        });
+        let (copy, sha256, size) =
+            copied.map_err(|error| format!("cannot make a sealed copy of it: {error}"))?;
+        // The copy counts: the file may have changed between the look at it and the copying.
+        if !self::is_static(&copy, size)? {
+            return Err("it changed while it was copied".into());
+        }
+        Ok(Self {
+            descriptor: out_of_the_way(copy)?,
+            is_sealed: true,
+            facts: ImageFacts {
+                sha256: Some(sha256),
+                size,
+                is_static,
+            },
+            name,
+        })
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> ImageFacts {
+        self.facts
+    }
+
+    /// Whether it is executed from a sealed copy.
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl fmt::Debug for HostImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostImage")
+            .field("name", &self.name)
+            .field("is_sealed", &self.is_sealed)
+            .field("size", &self.facts.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A child puts other descriptors under the lowest numbers before it executes this one.
+fn out_of_the_way(file: File) -> Result<OwnedFd, String> {
+    spare(&file.into()).map_err(|error| format!("cannot keep it open: {error}"))
+}
+
+/// `F_SEAL_EXEC`: whether it is executable can no longer change. Linux 6.3.
+const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
+/// `MFD_EXEC`: executable also where that is not the default. Linux 6.3.
+const MFD_EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
+
+/// A copy in memory that is executable, not readable by other users and never changes again.
+fn seal(file: &File) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match memfd_create(c"portcullis-host", flags | MFD_EXEC) {
+        Err(Errno::INVAL) => memfd_create(c"portcullis-host", flags)?,
+        result => result?,
+    };
+    let mut copy = File::from(memory);
+    let limit = MAX_BYTES + 1;
+    if io::copy(&mut file.take(limit), &mut copy)? >= limit {
+        return Err(io::Error::other("it grows"));
+    }
+    fchmod(&copy, Mode::from_bits_truncate(0o111))?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    match fcntl_add_seals(&copy, seals | SEAL_EXEC) {
+        Err(Errno::INVAL) => fcntl_add_seals(&copy, seals)?,
+        result => result?,
+    }
+    Ok(copy)
+}
+
+fn digest(file: &File) -> io::Result<([u8; 32], u64)> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        let read = match file.read_at(&mut buffer, at) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        context.update(buffer.get(..read).unwrap_or_default());
+        at += read as u64;
+    }
+    let digest = context.finish();
+    let digest = digest.as_ref().try_into().map_err(io::Error::other)?;
+    Ok((digest, at))
+}
+
+/// `PT_INTERP`
+const INTERPRETER: u32 = 3;
+/// Bytes of a 64-bit ELF header.
+const HEADER: usize = 64;
+/// Bytes of one of its program headers.
+const PROGRAM_HEADER: u16 = 56;
+/// More program headers than any linker makes.
+const MAX_PROGRAM_HEADERS: u16 = 256;
+
+/// Whether an ELF program asks for no interpreter. Reads only what is there, whatever the file says of itself.
+fn is_static(file: &File, size: u64) -> Result<bool, String> {
+    let mut header = [0; HEADER];
+    let read = file.read_exact_at(&mut header, 0);
+    if read.is_err() || !header.starts_with(b"\x7fELF") {
+        return Err("it is not an ELF program (a script needs its interpreter)".into());
+    }
+    // Class and byte order: 64 bits, little endian.
+    if header.get(4..6) != Some(&[2, 1]) {
+        return Err("it is not a program of this architecture".into());
+    }
+    let offset = field(&header, 32).map(u64::from_le_bytes);
+    let entry = field(&header, 54).map(u16::from_le_bytes);
+    let count = field(&header, 56).map(u16::from_le_bytes);
+    let (Some(offset), Some(PROGRAM_HEADER), Some(count)) = (offset, entry, count) else {
+        return Err("its program headers have an unknown size".into());
+    };
+    if count == 0 || count > MAX_PROGRAM_HEADERS {
+        return Err(format!("it has {count} program headers"));
+    }
+    let end = offset.checked_add(u64::from(count) * u64::from(PROGRAM_HEADER));
+    if end.is_none_or(|end| end > size) {
+        return Err("its program headers lie outside the file".into());
+    }
+    for index in 0..count {
+        let mut kind = [0; 4];
+        let at = offset + u64::from(index) * u64::from(PROGRAM_HEADER);
+        file.read_exact_at(&mut kind, at)
+            .map_err(|error| error.to_string())?;
+        if u32::from_le_bytes(kind) == INTERPRETER {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn field<const N: usize>(header: &[u8; HEADER], at: usize) -> Option<[u8; N]> {
+    header.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let memory = memfd_create(c"test", MemfdFlags::CLOEXEC).unwrap();
+        let mut file = File::from(memory);
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn elf(kinds: &[u32]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
+        bytes[54..56].copy_from_slice(&PROGRAM_HEADER.to_le_bytes());
+        bytes[56..58].copy_from_slice(&(kinds.len() as u16).to_le_bytes());
+        for kind in kinds {
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend([0; 52]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_program_with_an_interpreter_is_not_static() {
+        let check = |bytes: &[u8]| is_static(&file(bytes), bytes.len() as u64);
+        assert_eq!(check(&elf(&[6, 1, 1])), Ok(true));
+        assert_eq!(check(&elf(&[6, INTERPRETER, 1])), Ok(false));
+    }
+
+    #[test]
+    fn a_file_that_lies_is_refused() {
+        let check = |bytes: &[u8]| is_static(&file(bytes), bytes.len() as u64).unwrap_err();
+        assert!(check(b"#!/bin/sh\n").contains("script"));
+        let mut bytes = elf(&[1]);
+        bytes[56..58].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert!(check(&bytes).contains("65535"));
+        bytes[56..58].copy_from_slice(&2u16.to_le_bytes());
+        assert!(check(&bytes).contains("outside"));
+        bytes[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(check(&bytes).contains("outside"));
+        bytes[54] = 1;
+        assert!(check(&bytes).contains("unknown size"));
+        bytes[4] = 1;
+        assert!(check(&bytes).contains("architecture"));
+        assert!(check(&elf(&[])).contains("0 program headers"));
+        for len in 0..HEADER {
+            assert!(check(&elf(&[1])[..len]).contains("not an ELF"));
+        }
+    }
+
+    #[test]
+    fn a_sealed_copy_cannot_be_changed_or_made_readable() {
+        let source = file(&elf(&[1]));
+        std::io::Seek::rewind(&mut &source).unwrap();
+        let copy = seal(&source).unwrap();
+        let (sha256, size) = digest(&copy).unwrap();
+        assert_eq!(size, elf(&[1]).len() as u64);
+        let expected = ring::digest::digest(&SHA256, &elf(&[1]));
+        assert_eq!(sha256, expected.as_ref());
+        assert!(copy.write_at(b"x", 0).is_err());
+        assert!(copy.set_len(0).is_err());
+        assert!(copy.set_len(1 << 20).is_err());
+        assert!(fcntl_add_seals(&copy, SealFlags::FUTURE_WRITE).is_err());
+        assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o111);
+    }
+}

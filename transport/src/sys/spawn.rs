@@ -1,0 +1,475 @@
+//! The birth of a host: `clone3` into new namespaces, and what the child does until its program runs.
+//!
+//! The child is a copy of a process with other threads, so between `clone` and `exec` it makes only system calls, on values
+//! that were prepared before: it allocates nothing, takes no lock, and cannot panic. What fails comes back through a pipe
+//! that closes when the program runs.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::landlock::last_error;
+use super::layers::{self, Layers, Outcome};
+use crate::sandbox::{Layer, LayerSet};
+
+/// The first descriptor that is not handed down: standard streams, the link, the last note.
+pub(crate) const INHERITED_DESCRIPTORS: usize = 5;
+
+/// Beyond the inherited ones, so that none is overwritten before it is moved.
+const SPARE_DESCRIPTOR: RawFd = 16;
+
+/// Where a start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Layer(Layer),
+    Parent,
+    ProcessGroup,
+    Exec,
+}
+
+const PARENT: u32 = 100;
+const PROCESS_GROUP: u32 = 101;
+const EXEC: u32 = 102;
+
+impl Step {
+    fn number(self) -> u32 {
+        match self {
+            Self::Layer(layer) => layer as u32,
+            Self::Parent => PARENT,
+            Self::ProcessGroup => PROCESS_GROUP,
+            Self::Exec => EXEC,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            PARENT => Self::Parent,
+            PROCESS_GROUP => Self::ProcessGroup,
+            EXEC => Self::Exec,
+            number => Self::Layer(Layer::from_number(u8::try_from(number).ok()?)?),
+        })
+    }
+}
+
+/// What the child said before its program ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The program runs.
+    Running,
+    /// It does not.
+    Failed(Step, Errno),
+    /// There was no program to run; this came of the layers.
+    Tried(Outcome),
+    /// The child ended without a word.
+    Nothing,
+}
+
+impl Report {
+    /// Understands what came through the status pipe until its end. `tries` says that no program was to run.
+    pub(crate) fn decode(bytes: &[u8], tries: bool) -> Self {
+        let mut words = bytes.chunks_exact(4).map(|word| {
+            let word: [u8; 4] = word.try_into().unwrap_or_default();
+            i32::from_ne_bytes(word)
+        });
+        if bytes.is_empty() {
+            return if tries { Self::Nothing } else { Self::Running };
+        }
+        if let (FAILED_BYTES, Some(step), Some(error)) = (bytes.len(), words.next(), words.next()) {
+            return match Step::from_number(step.cast_unsigned()) {
+                Some(step) => Self::Failed(step, Errno::from_raw_os_error(error)),
+                None => Self::Nothing,
+            };
+        }
+        let mut outcome = Outcome::NOTHING;
+        let words = bytes.chunks_exact(4);
+        for (place, word) in outcome.0.iter_mut().zip(words) {
+            *place = i32::from_ne_bytes(word.try_into().unwrap_or_default());
+        }
+        Self::Tried(outcome)
+    }
+}
+
+const FAILED_BYTES: usize = 8;
+
+/// Most that a child reports.
+pub(crate) const REPORT_BYTES: usize = 4 * Layer::ALL.len();
+
+/// A string of the environment, of which the child fills in the last `room` bytes.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl Blank {
+    pub(crate) fn new(name: &str, room: usize) -> Self {
+        let mut bytes = format!("{name}=").into_bytes();
+        bytes.extend(std::iter::repeat_n(b'0', room));
+        bytes.push(0);
+        Self { bytes, room }
+    }
+
+    fn filling(&mut self) -> &mut [u8] {
+        let end = self.bytes.len().saturating_sub(1);
+        self.bytes
+            .get_mut(end.saturating_sub(self.room)..end)
+            .unwrap_or_default()
+    }
+}
+
+/// Digits of a process id in the environment.
+pub(crate) const PID_DIGITS: usize = 10;
+/// Hexadecimal digits for each layer's outcome in the environment.
+pub(crate) const OUTCOME_DIGITS: usize = 4;
+
+/// A host about to be born.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    /// What is executed; without it the child only tries the layers.
+    pub(crate) image: Option<BorrowedFd<'a>>,
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+    /// Its process id as we see it.
+    pub(crate) pid: Blank,
+    /// What came of each layer.
+    pub(crate) outcome_text: Blank,
+    /// Its descriptors from 0 on.
+    pub(crate) descriptors: [BorrowedFd<'a>; INHERITED_DESCRIPTORS],
+    /// Tells the child its process id, and that it may go on.
+    pub(crate) go: BorrowedFd<'a>,
+    /// By which the child tells what failed.
+    pub(crate) status: BorrowedFd<'a>,
+    /// The namespaces that it gets.
+    pub(crate) namespaces: LayerSet,
+    /// The line of the user map, if it gets a user namespace.
+    pub(crate) user_map: Option<Vec<u8>>,
+    /// The layers that are put on before the program runs.
+    pub(crate) layers: Option<&'a Layers>,
+    pub(crate) outcome: Outcome,
+}
+
+/// Moves a descriptor out of the way of the inherited ones; it closes at `exec`.
+pub(crate) fn spare(descriptor: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(descriptor, SPARE_DESCRIPTOR)
+}
+
+/// Keeps all signals away from the calling thread: they are for the application's own threads, and a child must not run
+/// the application's handlers.
+pub(crate) fn block_signals() {
+    // SAFETY: `sigset_t` is plain data, filled in before it is used; only this thread's mask changes.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+impl Birth<'_> {
+    /// Makes the child. It waits until its process id is written to `go`.
+    pub(crate) fn give(mut self) -> Result<(Pid, OwnedFd), Errno> {
+        let arguments = pointers(self.arguments.iter().map(|text| text.as_ptr()));
+        let blanks = [
+            self.pid.bytes.as_ptr().cast::<libc::c_char>(),
+            self.outcome_text.bytes.as_ptr().cast(),
+        ];
+        let environment = self.environment.iter().map(|text| text.as_ptr());
+        let environment = pointers(environment.chain(blanks));
+        let mut flags = libc::CLONE_PIDFD;
+        for (layer, flag) in [
+            (Layer::PidNamespace, libc::CLONE_NEWPID),
+            (Layer::NetworkNamespace, libc::CLONE_NEWNET),
+            (Layer::MountNamespace, libc::CLONE_NEWNS),
+            (Layer::IpcNamespace, libc::CLONE_NEWIPC),
+            (Layer::UtsNamespace, libc::CLONE_NEWUTS),
+            (Layer::CgroupNamespace, libc::CLONE_NEWCGROUP),
+        ] {
+            if self.namespaces.contains(layer) {
+                flags |= flag;
+            }
+        }
+        if self.user_map.is_some() {
+            flags |= libc::CLONE_NEWUSER;
+        }
+        let mut pidfd: RawFd = -1;
+        // SAFETY: without CLONE_VM the child has memory of its own and goes on behind the call like a forked one, on this
+        // very stack; it runs `live` only, which never returns. All signals are blocked in this thread, so no handler of
+        // the application runs in the child.
+        let child = unsafe { clone(flags.cast_unsigned(), &mut pidfd) }?;
+        if child == 0 {
+            self.live(&arguments, &environment);
+        }
+        let pid = Pid::from_raw(child).ok_or(Errno::CHILD)?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok((pid, pidfd))
+    }
+
+    /// The child, until it is another program.
+    fn live(
+        &mut self,
+        arguments: &[*const libc::c_char],
+        environment: &[*const libc::c_char],
+    ) -> ! {
+        let Err((step, error)) = self.become_host(arguments, environment);
+        let mut report = [0; FAILED_BYTES];
+        let words = [step.number(), error.raw_os_error().cast_unsigned()];
+        for (place, word) in report.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        self.end(&report)
+    }
+
+    fn end(&self, report: &[u8]) -> ! {
+        // Fits into an empty pipe; if nobody reads it any more there is nobody to tell.
+        let _ = rustix::io::write(self.status, report);
+        // SAFETY: ends this process without running anything of it.
+        unsafe { libc::_exit(127) }
+    }
+
+    fn become_host(
+        &mut self,
+        arguments: &[*const libc::c_char],
+        environment: &[*const libc::c_char],
+    ) -> Result<std::convert::Infallible, (Step, Errno)> {
+        let at = |step: Step| move |error: Errno| (step, error);
+        layers::die_with_parent().map_err(at(Step::Layer(Layer::DeathSignal)))?;
+        let pid = self.wait_for_parent().map_err(at(Step::Parent))?;
+        if let Some(map) = &self.user_map {
+            layers::map_user(map).map_err(at(Step::Layer(Layer::OwnUser)))?;
+            self.outcome.set(Layer::OwnUser, Ok(()));
+        }
+        rustix::process::setpgid(None, None).map_err(at(Step::ProcessGroup))?;
+        reset_signals();
+        self.arrange_descriptors()
+            .map_err(at(Step::Layer(Layer::Descriptors)))?;
+        self.outcome.set(Layer::Descriptors, Ok(()));
+        if let Some(layers) = self.layers {
+            layers
+                .apply(pid, &mut self.outcome)
+                .map_err(|(layer, error)| (Step::Layer(layer), error))?;
+        }
+        self.check_parent().map_err(at(Step::Parent))?;
+        let Some(image) = self.image else {
+            self.try_filter();
+            let mut report = [0; REPORT_BYTES];
+            for (place, word) in report.chunks_exact_mut(4).zip(self.outcome.0) {
+                place.copy_from_slice(&word.to_ne_bytes());
+            }
+            self.end(&report);
+        };
+        write_number(self.pid.filling(), pid, 10);
+        let places = self.outcome_text.filling().chunks_exact_mut(OUTCOME_DIGITS);
+        for (place, outcome) in places.zip(self.outcome.0) {
+            // NOT_TRIED becomes all ones.
+            write_number(place, outcome.cast_unsigned() & 0xffff, 16);
+        }
+        Err((Step::Exec, execute(image, arguments, environment)))
+    }
+
+    /// Waits for our process id as the parent sees it. If the parent dies before, nothing comes.
+    fn wait_for_parent(&self) -> Result<u32, Errno> {
+        let mut bytes = [0; 4];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(self.go, &mut bytes))?;
+        if read != bytes.len() {
+            return Err(Errno::SRCH);
+        }
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
+    /// The parent may have died before its death would have been signalled: then nobody reads the status.
+    fn check_parent(&self) -> Result<(), Errno> {
+        let mut polled = [PollFd::from_borrowed_fd(self.status, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut polled, Some(&now))?;
+        match polled.first() {
+            Some(status) if status.revents().is_empty() => Ok(()),
+            _ => Err(Errno::SRCH),
+        }
+    }
+
+    fn arrange_descriptors(&self) -> Result<(), Errno> {
+        for (number, descriptor) in self.descriptors.iter().enumerate() {
+            let number = RawFd::try_from(number).map_err(|_| Errno::MFILE)?;
+            // SAFETY: all that we hold is above SPARE_DESCRIPTOR, so nothing that anybody owns here is overwritten but
+            // descriptors of the application, which this process, a copy, never uses.
+            let moved = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+            if moved < 0 {
+                return Err(last_error());
+            }
+        }
+        // SAFETY: with CLOEXEC it closes nothing now; it marks descriptors to be closed by the coming exec.
+        let marked = unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                INHERITED_DESCRIPTORS as libc::c_uint,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        if marked == 0 {
+            Ok(())
+        } else {
+            Err(last_error())
+        }
+    }
+
+    /// Whether a filter of system calls can be put on: one that allows everything.
+    fn try_filter(&mut self) {
+        const ALLOW: [libc::sock_filter; 1] = [libc::sock_filter {
+            code: 0x06, // BPF_RET | BPF_K
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        }];
+        let program = libc::sock_fprog {
+            len: 1,
+            filter: ALLOW.as_ptr().cast_mut(),
+        };
+        // SAFETY: the kernel reads the program, which is alive; the child is about to end.
+        let put = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_TSYNC,
+                &raw const program,
+            )
+        };
+        let result = if put == 0 { Ok(()) } else { Err(last_error()) };
+        self.outcome.set(Layer::StartFilter, result);
+        self.outcome.set(Layer::ServingFilter, result);
+    }
+}
+
+fn pointers(texts: impl Iterator<Item = *const libc::c_char>) -> Vec<*const libc::c_char> {
+    texts.chain([std::ptr::null()]).collect()
+}
+
+/// Makes a child process with memory of its own and a descriptor for it; answers 0 in the child.
+///
+/// # Safety
+/// As `fork`: the child may only do what is async-signal-safe.
+unsafe fn clone(flags: u32, pidfd: &mut RawFd) -> Result<libc::pid_t, Errno> {
+    // SAFETY: plain data for which zero is valid.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags.into();
+    arguments.pidfd = std::ptr::from_mut(pidfd).expose_provenance() as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: the struct is alive and of the size given; the kernel writes a descriptor to the live `pidfd`.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    if child >= 0 {
+        return Ok(child as libc::pid_t);
+    }
+    match last_error() {
+        // Containers refuse clone3, whose flags their filters cannot see.
+        Errno::NOSYS => {}
+        error => return Err(error),
+    }
+    let flags = libc::c_ulong::from(flags | libc::SIGCHLD.cast_unsigned());
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: as above; with CLONE_PIDFD the third argument is where the descriptor goes, on every architecture.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags,
+            nothing,
+            std::ptr::from_mut(pidfd),
+            nothing,
+            nothing,
+        )
+    };
+    if child < 0 {
+        return Err(last_error());
+    }
+    Ok(child as libc::pid_t)
+}
+
+/// The application's handling of signals is not the host's, and what it ignores would stay ignored.
+fn reset_signals() {
+    const SIGNALS: libc::c_int = 64;
+    for signal in 1..=SIGNALS {
+        // SAFETY: sets a default; for SIGKILL, SIGSTOP and those that the C library keeps it fails without effect.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: `sigset_t` is plain data, filled in before it is used.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+fn execute(
+    image: BorrowedFd<'_>,
+    arguments: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+) -> Errno {
+    // SAFETY: both arrays end with a null pointer and their strings are alive and end with a zero byte.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            image.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    last_error()
+}
+
+/// Writes a number right-aligned, with leading zeros.
+fn write_number(place: &mut [u8], mut number: u32, base: u32) {
+    for digit in place.iter_mut().rev() {
+        let value = (number % base) as u8;
+        *digit = if value < 10 {
+            b'0' + value
+        } else {
+            b'a' - 10 + value
+        };
+        number /= base;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_where_there_is_room() {
+        let mut blank = Blank::new("A", 10);
+        write_number(blank.filling(), 4_194_303, 10);
+        assert_eq!(blank.bytes, b"A=0004194303\0");
+        let mut place = [0; 4];
+        write_number(&mut place, 0xfff0, 16);
+        assert_eq!(&place, b"fff0");
+    }
+
+    #[test]
+    fn a_report_is_understood_or_nothing() {
+        assert_eq!(Report::decode(&[], false), Report::Running);
+        assert_eq!(Report::decode(&[], true), Report::Nothing);
+        let mut failed = Step::Exec.number().to_ne_bytes().to_vec();
+        failed.extend(2i32.to_ne_bytes());
+        assert_eq!(
+            Report::decode(&failed, false),
+            Report::Failed(Step::Exec, Errno::NOENT)
+        );
+        assert_eq!(Report::decode(&[255; 8], false), Report::Nothing);
+        assert!(matches!(
+            Report::decode(&[0; REPORT_BYTES], true),
+            Report::Tried(_)
+        ));
+    }
+}
