@@ -62,9 +62,9 @@ pub(super) struct Opened {
     pub(super) tags: Attributes,
     /// PCM frames to drop at the start: encoder and decoder delay.
     pub(super) skip: u64,
-    /// PCM frames, counted from the first one decoded, after which everything is padding.
+    /// PCM frames, counted from the first one decoded, after which everything up to `total` is padding.
     pub(super) keep_to: Option<u64>,
-    /// Length in PCM frames, where a header states it.
+    /// Length in PCM frames from the first one decoded, where a header states it.
     pub(super) total: Option<u64>,
     /// Further streams, after the first.
     pub(super) others: Vec<(StreamDescriptor, Sample)>,
@@ -242,11 +242,15 @@ impl<S: Syntax> FrameSource<S> {
         if trim_start > 0 {
             sample.attributes.set(&sample_keys::TRIM_START, trim_start);
         }
-        let trim_end = self
-            .opened
-            .keep_to
-            .map_or(0, |keep_to| self.next.pcm.saturating_sub(keep_to))
-            .min(frame.samples);
+        // What lies behind the stated length is sound that the header does not know of: the count is stale, or another
+        // file was put behind this one.
+        let padding = match (self.opened.keep_to, self.opened.total) {
+            (Some(keep_to), Some(total)) if place.pcm < total => {
+                self.next.pcm.saturating_sub(keep_to)
+            }
+            _ => 0,
+        };
+        let trim_end = padding.min(frame.samples);
         if trim_end > 0 {
             sample.attributes.set(&sample_keys::TRIM_END, trim_end);
         }

@@ -2,6 +2,9 @@
 
 mod xing;
 
+#[cfg(test)]
+mod tests;
+
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::{
     ByteSource, ByteStreamHandler, Component, ComponentInfo, MediaSource, MediaType, Registry,
@@ -121,7 +124,13 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
         others: pictures::streams(&id3.pictures),
     };
     match xing {
-        Some(xing) => {
+        Some(mut xing) => {
+            if reader
+                .remaining()
+                .is_some_and(|left| xing.is_outgrown(left))
+            {
+                (xing.frames, xing.bytes) = (None, None);
+            }
             reader.skip(first.len as u64)?;
             opened.total = xing.frames.map(|frames| frames * first.samples);
             opened.skip = xing.skip();

@@ -24,9 +24,20 @@ impl Xing {
     pub(super) fn parse(frame: &[u8], header: &MpegHeader) -> Option<Self> {
         let at = MpegHeader::LEN + header.side_info_len();
         match frame.get(at..at + 4) {
-            Some(b"Xing" | b"Info") => Self::xing_or_info(&frame[at + 4..]),
+            Some(b"Xing") => Self::xing_or_info(&frame[at + 4..]),
+            Some(b"Info") => Some(Self {
+                constant: true,
+                ..Self::xing_or_info(&frame[at + 4..])?
+            }),
             _ => Self::vbri(frame.get(36..)?),
         }
+    }
+
+    /// Whether the stream, which has `bytes` from the header frame on, is much longer than this header knows: files were
+    /// put behind each other, or the header is stale. Its counts say nothing then.
+    pub(super) fn is_outgrown(&self, bytes: u64) -> bool {
+        self.bytes
+            .is_some_and(|known| bytes > known.saturating_add(known / 16))
     }
 
     /// PCM frames to drop at the start.
