@@ -1,10 +1,16 @@
 //! Ogg: Vorbis, Opus and FLAC, multiplexed or chained.
 //!
 //! Streams of other codecs are listed but deliver no samples: what a granule position counts, and how long a packet
-//! lasts, only the codec knows. Every page's checksum is verified; what is intact before a damaged page is delivered.
+//! lasts, only the codec knows. Every page's checksum is verified; what is intact is delivered, before a damaged page and
+//! behind it, and the fault is told at the end.
+//!
+//! Durations are what is heard: Opus' pre-skip, which granule positions count, is not in them (RFC 7845 section 4.5;
+//! `ffprobe` counts it). That of a chain is the sum of its links'.
 
 mod demuxer;
+mod faults;
 pub(crate) mod flac;
+mod links;
 mod logical;
 mod mapping;
 pub(crate) mod opus;
@@ -13,6 +19,10 @@ pub(crate) mod position;
 mod source;
 pub(crate) mod vorbis;
 
+#[cfg(test)]
+mod chained;
+#[cfg(test)]
+mod damaged;
 #[cfg(test)]
 pub(crate) mod oracle;
 #[cfg(test)]

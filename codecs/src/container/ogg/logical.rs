@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use portcullis_engine::{
-    ContentLimits, Error, MediaTime, Result, Sample, StreamId, TimeBase, sample_keys,
+    ContentLimits, Error, MediaTime, Result, Sample, StreamId, TimeBase, keys, sample_keys,
 };
 
+use super::faults::Faults;
 use super::mapping::Mapping;
 use super::page::Page;
+
+/// Pages that are not there between headers and sound: fewer are taken for a loss.
+const JOINED_LATER: u32 = 32;
 
 /// A logical stream of the present link.
 #[derive(Debug)]
@@ -27,6 +31,12 @@ pub(crate) struct Logical {
     /// Added to a granule position to make a time in the stream's time base.
     offset: i64,
     discontinuity: bool,
+    /// Headers that the decoder has, to be compared: the next sample carries those of this link where they are others.
+    decoder_has: Option<Bytes>,
+    /// Something was lost since the last sound: the next page tells how much.
+    gap: bool,
+    /// The page before ended within a packet whose beginning was not seen.
+    skipping: bool,
     /// Bytes of headers so far.
     header_bytes: u64,
 }
@@ -46,8 +56,8 @@ enum Place {
 type Packet = (Bytes, u64, Option<u32>);
 
 impl Logical {
-    /// A stream that begins with `page`, whose times go on from `start` in the stream's time base.
-    pub(crate) fn begin(page: &Page, id: StreamId, start: i64) -> Result<Self> {
+    /// A stream that begins with `page`, whose times go on from `start`.
+    pub(crate) fn begin(page: &Page, id: StreamId, start: MediaTime) -> Result<Self> {
         let &[(len, true)] = &page.pieces[..] else {
             return Err(Error::malformed(
                 page.at,
@@ -55,6 +65,7 @@ impl Logical {
             ));
         };
         let mapping = Mapping::begin(&page.body.slice(..len), page.body_at)?;
+        let start = base_of(&mapping).to_units(start);
         Ok(Self {
             id,
             serial: page.serial,
@@ -66,14 +77,16 @@ impl Logical {
             open: None,
             sequence: Some(page.sequence),
             discontinuity: start != 0,
+            decoder_has: None,
+            gap: false,
+            skipping: false,
             header_bytes: len as u64,
         })
     }
 
     /// The unit of the stream's times.
     pub(crate) fn time_base(&self) -> TimeBase {
-        // The mappings refuse a rate of zero.
-        TimeBase::per_second(self.mapping.rate).unwrap_or(TimeBase::TICKS)
+        base_of(&self.mapping)
     }
 
     /// The time of a granule position.
@@ -94,7 +107,21 @@ impl Logical {
         self.open = None;
         self.sequence = None;
         self.ended = false;
+        self.gap = false;
+        self.skipping = false;
         self.mapping.reset();
+    }
+
+    /// Another link of the chain was read before: its end is here, and the next one begins at `start`.
+    pub(crate) fn end_link(&mut self, start: MediaTime) {
+        self.jump();
+        self.ended = true;
+        self.end = self.time_base().to_units(start);
+    }
+
+    /// Says what headers the decoder has, so that the next sample carries these where they are others.
+    pub(crate) fn decoder_has(&mut self, headers: Bytes) {
+        self.decoder_has = Some(headers);
     }
 
     /// Byte position of a packet that is not complete.
@@ -102,53 +129,75 @@ impl Logical {
         self.open.as_ref().map(|(_, at)| *at)
     }
 
-    /// Takes the next page; samples go to `into`, those before a fault too.
+    /// Takes the next page; samples go to `into`, those before a fault too. What is wrong with it and can be passed over
+    /// is noted.
     pub(crate) fn page(
         &mut self,
         page: &Page,
         limits: &ContentLimits,
         into: &mut VecDeque<(StreamId, Sample)>,
+        faults: &mut Faults,
     ) -> Result<()> {
-        let known = self.sequence.is_some();
-        let follows = self
-            .sequence
-            .is_none_or(|last| page.sequence == last.wrapping_add(1));
+        let expected = self.sequence.map(|last| last.wrapping_add(1));
         self.sequence = Some(page.sequence);
         self.ended = page.ends();
-        if !follows && (self.open.is_some() || page.continued()) {
-            return Err(Error::malformed(
-                page.at,
-                "Ogg pages before this one are missing",
-            ));
+        if let Some(expected) = expected {
+            self.check_follows(page, expected, faults);
         }
-        if !follows {
-            self.discontinuity = true;
-            self.mapping.reset();
-        }
-        if self.open.is_some() && !page.continued() {
-            return Err(Error::malformed(
-                page.at,
-                "the packet of the page before does not go on",
-            ));
-        }
-        if self.open.is_none() && page.continued() && known {
-            return Err(Error::malformed(
-                page.at,
-                "a packet goes on that did not begin",
-            ));
+        if !page.continued() {
+            self.open = None;
         }
         let packets = self.packets(page, limits)?;
         if self.mapping.is_known() {
-            self.deliver(page, packets, into)?;
+            self.deliver(page, packets, into, faults);
         }
         Ok(())
+    }
+
+    /// Finds out whether pages are missing before this one, or a packet's beginning or end.
+    fn check_follows(&mut self, page: &Page, expected: u32, faults: &mut Faults) {
+        let fault = if page.sequence != expected {
+            self.open = None;
+            if self.joins_later(page, expected) {
+                return;
+            }
+            let last = page.sequence.wrapping_sub(1);
+            if page.sequence < expected {
+                format!(
+                    "Ogg page {} follows page {}",
+                    page.sequence,
+                    expected.wrapping_sub(1)
+                )
+            } else if expected == last {
+                format!("Ogg page {last} before this one is missing")
+            } else {
+                format!("Ogg pages {expected} to {last} before this one are missing")
+            }
+        } else if self.open.is_some() && !page.continued() {
+            "the packet of the page before does not go on".to_owned()
+        } else if self.open.is_none() && page.continued() && !self.skipping {
+            "a packet goes on that did not begin".to_owned()
+        } else {
+            return;
+        };
+        faults.note(Error::malformed(page.at, fault));
+        self.discontinuity = true;
+        self.gap = true;
+        self.mapping.reset();
+    }
+
+    /// Whether this is the first page of sound in the record of a live stream, which was joined far from its begin: what
+    /// comes before was never meant to be here.
+    fn joins_later(&self, page: &Page, expected: u32) -> bool {
+        let sound = self.place == Place::Fresh && self.mapping.is_ready();
+        sound && page.sequence.wrapping_sub(expected) >= JOINED_LATER
     }
 
     /// Takes the packets that end on this page, headers apart.
     fn packets(&mut self, page: &Page, limits: &ContentLimits) -> Result<Vec<Packet>> {
         let mut packets = Vec::new();
         let mut from = 0;
-        // After a jump the rest of a packet whose beginning was not seen is of no use.
+        // The rest of a packet whose beginning was not seen is of no use.
         let mut skip = page.continued() && self.open.is_none();
         for &(len, complete) in &page.pieces {
             let piece = page.body.slice(from..from + len);
@@ -173,7 +222,7 @@ impl Logical {
             if !self.mapping.is_ready() {
                 self.header_bytes += packet.len() as u64;
                 limits.check_header(self.header_bytes)?;
-                if self.mapping.header(&packet, at)? {
+                if self.mapping.header(&packet, at, self.gap)? {
                     continue;
                 }
             }
@@ -183,6 +232,7 @@ impl Logical {
                 packets.push((packet, at, frames));
             }
         }
+        self.skipping = skip;
         Ok(packets)
     }
 
@@ -192,7 +242,8 @@ impl Logical {
         page: &Page,
         packets: Vec<Packet>,
         into: &mut VecDeque<(StreamId, Sample)>,
-    ) -> Result<()> {
+        faults: &mut Faults,
+    ) {
         let total = packets
             .iter()
             .map(|(_, _, frames)| i64::from(frames.unwrap_or(0)))
@@ -204,12 +255,15 @@ impl Logical {
                     self.place = Place::At(granule);
                     self.discontinuity = true;
                 }
-                return Ok(());
+                return;
             }
-            _ if packets.is_empty() => return Ok(()),
+            _ if packets.is_empty() => return,
             (Place::Fresh, Some(granule)) if page.ends() && granule < total => (0, total - granule),
             (Place::Fresh, Some(granule)) => (granule - total, 0),
             (Place::Fresh, None) => (0, 0),
+            (Place::At(at), Some(granule)) if self.gap && granule > at.saturating_add(total) => {
+                (granule - total, 0)
+            }
             (Place::At(at), Some(granule)) if page.ends() => {
                 // Further back than the page's own begin is not the end of anything.
                 let beyond = at.saturating_add(total).saturating_sub(granule);
@@ -230,10 +284,10 @@ impl Logical {
         let mut at = start;
         for (packet, packet_at, frames) in packets {
             let Some(frames) = frames else {
-                return Err(Error::malformed(
-                    packet_at,
-                    format!("no {} packet", self.mapping.media_type.subtype),
-                ));
+                let what = format!("no {} packet", self.mapping.media_type.subtype);
+                faults.note(Error::malformed(packet_at, what));
+                self.discontinuity = true;
+                continue;
             };
             let end = at.saturating_add(i64::from(frames));
             let kept = end.min(last).max(at);
@@ -244,6 +298,12 @@ impl Logical {
             sample
                 .attributes
                 .set(&sample_keys::BYTE_POSITION, packet_at);
+            if let Some(has) = self.decoder_has.take()
+                && let Some(headers) = self.mapping.media_type.private_data()
+                && has != headers
+            {
+                sample.attributes.set(&keys::PRIVATE_DATA, headers);
+            }
             // The first Vorbis packet gives no frames, so there is nothing to trim.
             if frames > 0 && lead > 0 {
                 sample
@@ -265,6 +325,11 @@ impl Logical {
         }
         self.place = Place::At(last);
         self.end = last.saturating_add(self.offset);
-        Ok(())
+        self.gap = false;
     }
+}
+
+fn base_of(mapping: &Mapping) -> TimeBase {
+    // The mappings refuse a rate of zero.
+    TimeBase::per_second(mapping.rate).unwrap_or(TimeBase::TICKS)
 }

@@ -18,8 +18,6 @@ pub(crate) struct Mapping {
     pub(crate) pre_skip: u32,
     /// Frames before a position that a decoder needs to be right there.
     pub(crate) preroll: u32,
-    /// What must be the same in the next link of a chain for a decoder to go on.
-    pub(crate) identity: Bytes,
     kind: Kind,
 }
 
@@ -71,13 +69,18 @@ impl Mapping {
     }
 
     /// Takes the next packet before the stream is ready; `false` where it is no header but already sound.
-    pub(crate) fn header(&mut self, packet: &Bytes, at: u64) -> Result<bool> {
+    ///
+    /// Behind a `gap` a header may be lost; comments, which can be long, are not needed for playing.
+    pub(crate) fn header(&mut self, packet: &Bytes, at: u64, gap: bool) -> Result<bool> {
         match &mut self.kind {
             Kind::Vorbis {
                 identification,
                 headers,
                 counter,
             } => {
+                if gap && headers.len() == 1 && packet.starts_with(b"\x05vorbis") {
+                    headers.push(Bytes::from_static(vorbis::NO_COMMENTS));
+                }
                 let kind = [3, 5][headers.len().min(2) - 1];
                 if packet.first() != Some(&kind) || packet.get(1..7) != Some(b"vorbis") {
                     return Err(Error::malformed(at, "a Vorbis header is missing"));
@@ -86,13 +89,16 @@ impl Mapping {
                 if let [first, second, setup] = &headers[..] {
                     *counter = Some(BlockCounter::new(identification, setup, at)?);
                     let private = vorbis::lace([first, second, setup]);
-                    self.identity = [&first[..], &setup[..]].concat().into();
                     self.media_type
                         .attributes
                         .set(&keys::PRIVATE_DATA, Bytes::from(private));
                 }
             }
             Kind::Opus { tags } => {
+                if gap && !packet.starts_with(b"OpusTags") {
+                    *tags = true;
+                    return Ok(false);
+                }
                 if !packet.starts_with(b"OpusTags") {
                     return Err(Error::malformed(at, "the Opus comment header is missing"));
                 }
@@ -138,7 +144,6 @@ impl Mapping {
             rate,
             pre_skip: 0,
             preroll: 0,
-            identity: Bytes::new(),
             kind,
         }
     }
@@ -169,13 +174,10 @@ impl Mapping {
         let head = OpusHead::parse(packet, at)?;
         let media_type = MediaType::audio(Subtype::OPUS, opus::RATE, u32::from(head.channels))
             .with(&keys::PRIVATE_DATA, packet.clone());
-        let mut identity = vec![head.channels];
-        identity.extend(&head.layout);
         Ok(Self {
             pre_skip: u32::from(head.pre_skip),
             // RFC 7845 section 4.6: 80 ms.
             preroll: 3840,
-            identity: identity.into(),
             ..Self::new(media_type, opus::RATE, Kind::Opus { tags: false })
         })
     }
@@ -195,11 +197,7 @@ impl Mapping {
             left: Some(u16::from_be_bytes([high, low])).filter(|&left| left != 0),
             ready: false,
         };
-        Ok(Self {
-            // Rate, channels and bits.
-            identity: info.bytes.slice(10..14),
-            ..Self::new(media_type, info.rate, kind)
-        })
+        Ok(Self::new(media_type, info.rate, kind))
     }
 
     fn unknown(packet: &Bytes) -> Self {

@@ -11,8 +11,6 @@ pub(crate) struct OpusHead {
     pub(crate) channels: u8,
     /// Frames to drop at the start.
     pub(crate) pre_skip: u16,
-    /// Gain and channel mapping, which a decoder cannot change on its way.
-    pub(crate) layout: Vec<u8>,
 }
 
 impl OpusHead {
@@ -29,8 +27,8 @@ impl OpusHead {
             _,
             _,
             _,
-            gain0,
-            gain1,
+            _,
+            _,
             family,
             ref mapping @ ..,
         ] = fields
@@ -43,7 +41,6 @@ impl OpusHead {
         if channels == 0 || (family == 0 && channels > 2) {
             return Err(malformed("Opus with an impossible number of channels"));
         }
-        let mut layout = vec![gain0, gain1, family];
         if family != 0 {
             let &[streams, coupled, ref mapping @ ..] = mapping else {
                 return Err(malformed("Opus without its channel mapping"));
@@ -59,13 +56,10 @@ impl OpusHead {
             {
                 return Err(malformed("Opus with an impossible channel mapping"));
             }
-            layout.extend([streams, coupled]);
-            layout.extend(mapping);
         }
         Ok(Self {
             channels,
             pre_skip: u16::from_le_bytes([skip0, skip1]),
-            layout,
         })
     }
 }

@@ -1,12 +1,15 @@
 //! Pages: the unit of Ogg framing, each with its own checksum.
 
 use bytes::Bytes;
-use portcullis_engine::{Error, ErrorKind, Result};
+use portcullis_engine::{Error, Result};
 
 use crate::container::reader::Reader;
 
 /// The longest page: header, 255 lacing values, 255 full segments.
 pub(crate) const MAX_PAGE: usize = 27 + 255 + 255 * 255;
+
+/// Bytes of false pages that one search looks at before it gives up.
+pub(crate) const SEARCH_BUDGET: u64 = 64 * MAX_PAGE as u64;
 
 const CONTINUED: u8 = 1;
 const BEGINS: u8 = 2;
@@ -33,7 +36,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Reads the page that begins here; `None` at the end of the input.
+    /// Reads the page that begins here; `None` at the end of the input. Of one that is damaged nothing is taken.
     pub(crate) fn read(reader: &mut Reader) -> Result<Option<Self>> {
         let at = reader.position();
         let head = reader.peek(27)?;
@@ -43,22 +46,30 @@ impl Page {
         if !b"OggS".starts_with(&head[..head.len().min(4)]) {
             return Err(Error::malformed(at, "no Ogg page where one should begin"));
         }
-        let header: [u8; 27] = reader.array().map_err(|e| in_page(e, at))?;
-        let lacing = reader
-            .read_vec(u64::from(header[26]))
-            .map_err(|e| in_page(e, at))?;
-        let body_len: u64 = lacing.iter().map(|&value| u64::from(value)).sum();
-        let body_at = reader.position();
-        let body = reader.read_bytes(body_len).map_err(|e| in_page(e, at))?;
-        Self::parse(at, &header, &lacing, body_at, body).map(Some)
+        let lacing = head.get(26).map_or(0, |&count| usize::from(count));
+        let len = claimed_len(reader.peek(27 + lacing)?);
+        let bytes = reader.peek(len)?;
+        if bytes.len() < len {
+            let end = at + bytes.len() as u64;
+            return Err(Error::truncated(end, format!("the Ogg page at byte {at}")));
+        }
+        let page = Self::parse(at, bytes)?;
+        reader.skip(len as u64)?;
+        Ok(Some(page))
     }
 
-    /// The first whole page with a right checksum that begins in `from..until`; the reader is left behind its header.
-    pub(crate) fn find(reader: &mut Reader, from: u64, until: u64) -> Result<Option<Self>> {
+    /// The first whole page with a right checksum that begins in `from..until`; the reader is left where it begins.
+    ///
+    /// What only looks like one costs a checksum over what it claims to be: at most `budget` bytes of those, which is
+    /// lessened, are looked at.
+    pub(crate) fn find(
+        reader: &mut Reader,
+        from: u64,
+        until: u64,
+        budget: &mut u64,
+    ) -> Result<Option<Self>> {
         reader.seek(from)?;
-        // Each costs a checksum over what claims to be a page: an input full of them is not searched to its end.
-        let mut wrong = 0;
-        while reader.position() < until && wrong < 64 {
+        while reader.position() < until {
             let window = reader.peek(MAX_PAGE)?;
             if window.len() < 27 {
                 break;
@@ -78,13 +89,24 @@ impl Page {
                 break;
             }
             let window = reader.peek(MAX_PAGE)?;
-            if let Some(page) = Self::parse_prefix(at, window) {
+            let claimed = claimed_len(window);
+            if let Some(page) = window.get(..claimed).map(|bytes| Self::parse(at, bytes))
+                && let Ok(page) = page
+            {
                 return Ok(Some(page));
             }
-            wrong += 1;
+            match budget.checked_sub(claimed as u64) {
+                Some(left) => *budget = left,
+                None => break,
+            }
             reader.skip(1)?;
         }
         Ok(None)
+    }
+
+    /// Byte position behind the page.
+    pub(crate) fn end(&self) -> u64 {
+        self.body_at + self.body.len() as u64
     }
 
     /// The first page of a logical stream.
@@ -102,19 +124,20 @@ impl Page {
         self.flags & CONTINUED != 0
     }
 
-    fn parse_prefix(at: u64, bytes: &[u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<27>()?;
-        let (lacing, rest) = rest.split_at_checked(usize::from(header[26]))?;
-        let body_len = lacing.iter().map(|&value| usize::from(value)).sum();
-        let body = rest.get(..body_len)?;
-        let body_at = at + 27 + lacing.len() as u64;
-        Self::parse(at, header, lacing, body_at, Bytes::copy_from_slice(body)).ok()
-    }
-
-    fn parse(at: u64, header: &[u8; 27], lacing: &[u8], body_at: u64, body: Bytes) -> Result<Self> {
-        let [.., version, flags, g0, g1, g2, g3, g4, g5, g6, g7] = header[..14] else {
+    /// The page that `bytes` are exactly.
+    fn parse(at: u64, bytes: &[u8]) -> Result<Self> {
+        let &[.., version, flags, g0, g1, g2, g3, g4, g5, g6, g7] = &bytes[..bytes.len().min(14)]
+        else {
             return Err(Error::malformed(at, "no Ogg page header"));
         };
+        let split = bytes.split_at_checked(27).and_then(|(header, rest)| {
+            let (lacing, body) = rest.split_at_checked(usize::from(header[26]))?;
+            Some((header, lacing, Bytes::copy_from_slice(body)))
+        });
+        let Some((header, lacing, body)) = split else {
+            return Err(Error::malformed(at, "no Ogg page header"));
+        };
+        let body_at = at + 27 + lacing.len() as u64;
         if version != 0 {
             return Err(Error::malformed(
                 at,
@@ -167,14 +190,12 @@ impl Page {
     }
 }
 
-/// Says of an input that ends inside of a page where the page begins.
-fn in_page(error: Error, page: u64) -> Error {
-    match error.kind() {
-        ErrorKind::Truncated { at, .. } => {
-            Error::truncated(*at, format!("the Ogg page at byte {page}"))
-        }
-        _ => error,
-    }
+/// Length of the page that `window` begins with, as far as its header is there.
+fn claimed_len(window: &[u8]) -> usize {
+    let lacing = window.get(26).map_or(0, |&count| usize::from(count));
+    let table = window.get(27..).unwrap_or_default();
+    let body: usize = table.iter().take(lacing).map(|&v| usize::from(v)).sum();
+    27 + lacing + body
 }
 
 /// CRC-32 with polynomial 0x04c11db7, not reflected, from 0, as Ogg has it.

@@ -1,13 +1,15 @@
 //! The media source over a demuxer: selection, positions, search by granule position.
 
+use bytes::Bytes;
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
     Error, ErrorKind, MediaSource, MediaTime, PresentationDescriptor, Result, Sample,
-    StreamDescriptor, StreamId,
+    StreamDescriptor, StreamId, keys,
 };
 
 use super::demuxer::Demuxer;
-use super::page::{MAX_PAGE, Page};
+use super::links::{self, Link};
+use super::page::{MAX_PAGE, Page, SEARCH_BUDGET};
 use super::position::IsBefore;
 
 /// Samples of an Ogg file.
@@ -20,8 +22,12 @@ pub(crate) struct OggSource {
     position: MediaTime,
     /// The latest time that was reached, for an input that cannot go back.
     reached: MediaTime,
-    /// The input holds a chain of links: only reading tells where the later ones are.
+    /// The input holds a chain of links.
     chained: bool,
+    /// The links, where they could be told apart; otherwise only reading tells where the later ones are.
+    links: Vec<Link>,
+    /// Headers on samples that were dropped: for each stream, those that its next sample must carry.
+    headers: Vec<(StreamId, Bytes)>,
 }
 
 impl OggSource {
@@ -51,8 +57,16 @@ impl OggSource {
                 }
             }
         }
+        let mut links = Vec::new();
         if chained {
-            streams.iter_mut().for_each(|s| s.duration = None);
+            if let Some(len) = demuxer.reader.len() {
+                let max_streams = demuxer.limits.max_tracks as usize;
+                links = links::find(&mut demuxer.reader, len, max_streams)?;
+            }
+            let end = links.last().map(|link| link.end);
+            for stream in &mut streams {
+                stream.duration = end.filter(|_| stream.selected);
+            }
         }
         let presentation = PresentationDescriptor {
             format: "ogg".to_owned(),
@@ -77,6 +91,8 @@ impl OggSource {
             position: MediaTime::from_ticks(i64::MIN),
             reached: MediaTime::from_ticks(i64::MIN),
             chained,
+            links,
+            headers: Vec::new(),
         })
     }
 
@@ -98,10 +114,25 @@ impl OggSource {
                 duration,
             }));
         }
-        match self.search(position)? {
-            Some(page) => self.demuxer.jump(page),
-            None => self.demuxer.rewind(),
+        // The times of a link begin anew, and its decoder does too: only the link itself is searched.
+        let behind = self.links.partition_point(|link| link.start <= position);
+        let Some(&link) = self.links.get(behind.saturating_sub(1)) else {
+            return match self.search(position)? {
+                Some(page) => self.demuxer.jump(page),
+                None => self.demuxer.rewind(),
+            };
+        };
+        self.demuxer.enter(link.at, link.start)?;
+        let until = self.links.get(behind).map(|link| link.at);
+        let until = until.or(self.demuxer.reader.len());
+        if let Some(until) = until
+            && let Some(page) = self.halve(position, self.demuxer.reader.position(), until)?
+        {
+            self.demuxer.jump(page)?;
+            self.demuxer.announce();
+            return Ok(());
         }
+        self.demuxer.enter(link.at, link.start)
     }
 
     /// The last page from which reading finds everything at `position`, or `None` for the beginning.
@@ -112,6 +143,19 @@ impl OggSource {
         if self.chained || !self.demuxer.in_first_link() {
             return Ok(None);
         }
+        match self.demuxer.reader.len() {
+            Some(len) => self.halve(position, 0, len),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Self::search`], within the link whose headers were read and which lies in `before..behind`.
+    fn halve(
+        &mut self,
+        position: MediaTime,
+        mut before: u64,
+        mut behind: u64,
+    ) -> Result<Option<u64>> {
         let streams = &self.demuxer.streams;
         let Some(guide) = streams
             .iter()
@@ -126,11 +170,8 @@ impl OggSource {
             .unwrap_or_default();
         let target = position - preroll;
         let (id, serial) = (guide.id, guide.serial);
-        let Some(mut behind) = self.demuxer.reader.len() else {
-            return Ok(None);
-        };
-        let (mut before, mut found) = (0, None);
-        while behind - before > MAX_PAGE as u64 {
+        let mut found = None;
+        while behind.saturating_sub(before) > MAX_PAGE as u64 {
             let middle = before + (behind - before) / 2;
             match self.page_of(serial, middle, behind)? {
                 Some((at, granule)) if self.time_of(id, granule) <= target => {
@@ -158,13 +199,14 @@ impl OggSource {
     /// The first page of a stream in `from..until` that says where it ends, behind the headers.
     fn page_of(&mut self, serial: u32, from: u64, until: u64) -> Result<Option<(u64, u64)>> {
         let mut from = from;
-        while let Some(page) = Page::find(&mut self.demuxer.reader, from, until)? {
+        let mut budget = SEARCH_BUDGET;
+        while let Some(page) = Page::find(&mut self.demuxer.reader, from, until, &mut budget)? {
             match page.granule {
                 // Headers have position 0, and nothing ends there.
                 Some(granule) if page.serial == serial && granule > 0 => {
                     return Ok(Some((page.at, granule)));
                 }
-                _ => from = page.body_at + page.body.len() as u64,
+                _ => from = page.end(),
             }
         }
         Ok(None)
@@ -201,9 +243,19 @@ impl MediaSource for OggSource {
             let preroll = self.demuxer.streams[id.0 as usize].preroll();
             if self.position > MediaTime::ZERO {
                 if sample.end_time() <= self.position - preroll {
+                    if let Some(headers) = sample.attributes.get(&keys::PRIVATE_DATA) {
+                        self.headers.retain(|(stream, _)| *stream != id);
+                        self.headers.push((id, headers));
+                    }
                     continue;
                 }
                 sample.flags.preroll = sample.is_before(self.position);
+            }
+            if let Some(at) = self.headers.iter().position(|(stream, _)| *stream == id) {
+                let (_, headers) = self.headers.swap_remove(at);
+                if sample.attributes.get(&keys::PRIVATE_DATA).is_none() {
+                    sample.attributes.set(&keys::PRIVATE_DATA, headers);
+                }
             }
             return Ok(Some((id, sample)));
         }
@@ -220,8 +272,9 @@ fn last_granules(demuxer: &mut Demuxer) -> Result<(Vec<(u32, u64)>, bool)> {
     let mut begins = false;
     if let Some(len) = reader.len() {
         let mut from = len.saturating_sub(2 * MAX_PAGE as u64);
-        while let Some(page) = Page::find(reader, from, len)? {
-            from = page.body_at + page.body.len() as u64;
+        let mut budget = SEARCH_BUDGET;
+        while let Some(page) = Page::find(reader, from, len, &mut budget)? {
+            from = page.end();
             // First pages at the begin of the input are those of the first link.
             begins |= page.begins() && page.at >= here;
             let Some(granule) = page.granule else {

@@ -70,8 +70,9 @@ fn links_of_a_chain_follow_each_other_in_time() {
         .map(|(_, s)| units(&*source, s.time))
         .collect();
     assert_eq!(breaks, [44_100]);
-    assert_eq!(source.presentation().duration, None);
-    // The second link is found by reading.
+    // The same serial number in both links would leave it open.
+    let duration = source.presentation().duration;
+    assert_eq!(duration, Some(MediaTime::from_secs(2)));
     source
         .start(&[StreamId(0)], Some(MediaTime::from_millis(1500)))
         .unwrap();
@@ -82,23 +83,21 @@ fn links_of_a_chain_follow_each_other_in_time() {
 }
 
 #[test]
-fn a_link_with_other_parameters_is_refused_where_it_begins() {
+fn a_link_with_another_codec_is_refused_where_it_begins() {
     if oracle::media().is_none() {
         return;
     }
     let first = oracle::read("audio/opus.opus");
-    for second in ["audio/opus_silk_mono.opus", "audio/vorbis.ogg"] {
-        let at = first.len() as u64;
-        let bytes = [first.clone(), oracle::read(second)].concat();
-        let (samples, error) = drain(&mut *open(&OggHandler, bytes, true).unwrap());
-        assert_eq!(samples.len(), 101);
-        let error = error.unwrap();
-        assert!(
-            matches!(error.kind(), ErrorKind::UnsupportedCodec { .. }),
-            "{error}"
-        );
-        assert!(error.to_string().contains("at byte"), "{error} {at}");
-    }
+    let at = first.len() as u64;
+    let bytes = [first, oracle::read("audio/vorbis.ogg")].concat();
+    let (samples, error) = drain(&mut *open(&OggHandler, bytes, true).unwrap());
+    assert_eq!(samples.len(), 101);
+    let error = error.unwrap();
+    assert!(
+        matches!(error.kind(), ErrorKind::UnsupportedCodec { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&format!("byte {at}")), "{error}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use portcullis_engine::{Error, Result};
 
+/// A comment header without vendor and comments.
+pub(crate) const NO_COMMENTS: &[u8] = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
+
 /// What the identification header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identification {
