@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sandbox::HostQuotas;
@@ -40,6 +41,13 @@ impl ControlGroup {
                 "no hierarchy with the controllers memory and pids",
             )
         })?;
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| match &hierarchy {
+            Hierarchy::Unified(parent) => sweep(parent),
+            Hierarchy::Separate { memory, pids } => {
+                [memory, pids].into_iter().for_each(|at| sweep(at))
+            }
+        });
         let name = format!(
             "portcullis-{}-{}",
             std::process::id(),
@@ -103,6 +111,26 @@ impl Drop for ControlGroup {
             if let Err(error) = fs::remove_dir(directory) {
                 tracing::debug!(%error, directory = %directory.display(), "a control group stays");
             }
+        }
+    }
+}
+
+/// Removes groups of applications that are gone: one that is killed cannot remove those of the hosts that die with it.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("portcullis-"));
+        let pid = pid
+            .and_then(|rest| rest.split_once('-'))
+            .map(|(pid, _)| pid);
+        let is_gone = pid
+            .and_then(|pid| pid.parse::<u32>().ok())
+            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        // The kernel keeps one that has processes.
+        if is_gone && let Err(error) = fs::remove_dir(entry.path()) {
+            tracing::debug!(%error, "a control group of an application that is gone stays");
         }
     }
 }
