@@ -21,6 +21,8 @@ pub(super) struct Mp3 {
     /// What the last packet decoded to, interleaved.
     pcm: Box<[f32; MAX_SAMPLES_PER_FRAME]>,
     channels: usize,
+    /// Bytes of a frame of the free format without padding, as the library knows it.
+    free: usize,
 }
 
 impl Default for Mp3 {
@@ -29,6 +31,7 @@ impl Default for Mp3 {
             decoder: Box::default(),
             pcm: Box::new([0.0; MAX_SAMPLES_PER_FRAME]),
             channels: 0,
+            free: 0,
         }
     }
 }
@@ -54,12 +57,20 @@ impl Codec for Mp3 {
     fn decode(&mut self, packet: &[u8]) -> Result<Decoded, Fault> {
         let header = MpegHeader::parse(packet)
             .ok_or_else(|| Fault::damaged("the packet does not start with a frame header"))?;
-        if header.frame_len == 0 {
-            return Err(Fault::Unsupported("the free format".into()));
-        }
         // Some containers pad their packets. Of a frame that is cut, the sound may lie wholly in what came before.
         let padded;
         let frame = match packet.get(..header.frame_len) {
+            Some([]) => {
+                // The free format: the packet is the frame. The library learns the length from the frames that follow.
+                let base = packet.len().saturating_sub(header.padding_len());
+                if self.free == base {
+                    packet
+                } else {
+                    self.free = base;
+                    padded = packet.repeat(3);
+                    &padded
+                }
+            }
             Some(frame) => frame,
             None if packet.len() < header.sound_at() => {
                 return Err(Fault::damaged("the packet ends inside of its headers"));
@@ -72,6 +83,9 @@ impl Codec for Mp3 {
             }
         };
         let (_, decoded) = self.decoder.decode(frame, &mut self.pcm[..]);
+        if decoded.is_err() {
+            self.free = 0;
+        }
         self.channels = header.channels as usize;
         let sound = Sound::float(header.sample_rate, header.channels);
         let frames = match decoded {
@@ -98,5 +112,6 @@ impl Codec for Mp3 {
 
     fn reset(&mut self) {
         *self.decoder = MpegDecoder::new();
+        self.free = 0;
     }
 }

@@ -59,7 +59,7 @@ impl ByteStreamHandler for Adts {
     ) -> Result<Box<dyn MediaSource>> {
         let mut reader = Reader::new(input);
         let id3 = id3::skip_tags(&mut reader, context)?;
-        let source = FrameSource::<AdtsFrames>::open(reader, "ADTS", |reader, first| {
+        let source = FrameSource::open(reader, AdtsFrames, "ADTS", |reader, first| {
             let head = reader.peek(first.len)?;
             let mut media_type = MediaType::audio(Subtype::AAC, first.rate, 0);
             media_type.attributes.remove(&keys::CHANNELS);
@@ -99,12 +99,13 @@ impl Syntax for AdtsFrames {
     // The transform overlaps two frames.
     const PREROLL: u64 = 2;
 
-    fn parse(head: &[u8]) -> Option<Frame> {
+    fn parse(&self, head: &[u8]) -> Option<Frame> {
         let header = AdtsHeader::parse(head)?;
         Some(Frame {
             len: header.frame_len,
             samples: header.samples(),
             rate: header.sample_rate,
+            bit_rate: 0,
             kind: header.profile << 3 | header.channel_config,
         })
     }
@@ -161,5 +162,25 @@ mod tests {
             assert!(names_faac(&packed), "shift {shift}");
         }
         assert!(!names_faac(b"\xff\xf1libfaad 1.28"));
+    }
+
+    #[test]
+    fn length_and_bit_rate_are_measured() {
+        // 48 kHz, stereo: 40 frames of 100 bytes, then 40 of 300.
+        let frame = |len: usize| {
+            let mut frame = vec![0xff, 0xf1, 0x4c, 0x80, (len >> 3) as u8, 0x1f, 0xfc];
+            frame[5] |= ((len & 7) as u8) << 5;
+            frame.resize(len, 0);
+            frame
+        };
+        let bytes = [frame(100).repeat(40), frame(300).repeat(40)].concat();
+        let input = portcullis_engine::component::MemorySource::new(bytes);
+        let context = OpenContext::default();
+        let source = Adts {}.open(Box::new(input), &context).expect("whole");
+        let stream = &source.presentation().streams[0];
+        let units = 80 * 1024 * i64::from(AdtsFrames::UNITS / 48_000);
+        assert_eq!(stream.duration, Some(stream.time_base.to_time(units)));
+        let rate = stream.media_type.attributes.get(&keys::BIT_RATE);
+        assert_eq!(rate, Some(200 * 8 * 48_000 / 1024));
     }
 }

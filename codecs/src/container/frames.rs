@@ -4,14 +4,16 @@
 //! walking over headers; a sparse index of what was seen makes the next walk short.
 
 mod index;
+mod measure;
 mod sync;
+mod tags;
 
 use std::fmt::Debug;
 
 use portcullis_engine::presentation::Characteristics;
 use portcullis_engine::{
     Attributes, Error, MediaSource, MediaTime, MediaType, PresentationDescriptor, Result, Sample,
-    StreamDescriptor, StreamId, TimeBase, sample_keys,
+    StreamDescriptor, StreamId, TimeBase, keys, sample_keys,
 };
 
 use self::index::FrameIndex;
@@ -30,7 +32,7 @@ pub(super) trait Syntax: Debug + 'static {
     const PREROLL: u64;
 
     /// The frame that `head` begins with.
-    fn parse(head: &[u8]) -> Option<Frame>;
+    fn parse(&self, head: &[u8]) -> Option<Frame>;
 }
 
 /// One frame as its header describes it.
@@ -42,6 +44,8 @@ pub(super) struct Frame {
     pub(super) samples: u64,
     /// Frames of PCM per second.
     pub(super) rate: u32,
+    /// Bits per second as the header says; 0 where it does not.
+    pub(super) bit_rate: u32,
     /// Whatever else does not change within a stream.
     pub(super) kind: u32,
 }
@@ -91,7 +95,7 @@ pub(super) struct FrameSource<S> {
     ended: bool,
     /// The input ended inside of the frame before.
     cut: bool,
-    syntax: std::marker::PhantomData<S>,
+    syntax: S,
 }
 
 /// Where a frame lies.
@@ -109,12 +113,13 @@ impl<S: Syntax> FrameSource<S> {
     /// `describe` is given the reader at the first frame and that frame's bytes; it may skip a frame that holds no sound.
     pub(super) fn open(
         mut reader: Reader,
+        syntax: S,
         what: &'static str,
         describe: impl FnOnce(&mut Reader, &Frame) -> Result<Opened>,
     ) -> Result<Self> {
         let begin = reader.position();
-        let starts = S::parse(reader.peek(S::HEADER)?).is_some();
-        let Some(first) = sync::find::<S>(&mut reader, None)?.frame else {
+        let starts = syntax.parse(reader.peek(S::HEADER)?).is_some();
+        let Some(first) = sync::find(&syntax, &mut reader, None)?.frame else {
             let end = reader.position();
             return Err(if starts || end < begin + S::HEADER as u64 {
                 Error::truncated(end, format!("the first {what} frame"))
@@ -128,13 +133,11 @@ impl<S: Syntax> FrameSource<S> {
         let opened = describe(&mut reader, &first)?;
         let base = TimeBase::per_second(S::UNITS)
             .ok_or_else(|| Error::invalid_argument("a format without units"))?;
-        let estimate = estimate::<S>(&mut reader, &first)?;
         let rate_units = i64::from(S::UNITS / first.rate.max(1));
         let duration = opened
             .total
             .and_then(|total| i64::try_from(total).ok())
-            .map(|total| base.to_time(total.saturating_mul(rate_units)))
-            .or(estimate);
+            .map(|total| base.to_time(total.saturating_mul(rate_units)));
         let mut stream = StreamDescriptor::new(StreamId(0), opened.media_type.clone(), base);
         stream.duration = duration;
         let mut streams = vec![stream];
@@ -163,7 +166,7 @@ impl<S: Syntax> FrameSource<S> {
                 .saturating_mul(rate_units),
             pcm: 0,
         };
-        Ok(Self {
+        let mut source = Self {
             reader,
             presentation,
             base,
@@ -177,19 +180,44 @@ impl<S: Syntax> FrameSource<S> {
             other: 0,
             ended: false,
             cut: false,
-            syntax: std::marker::PhantomData,
-        })
+            syntax,
+        };
+        if source.opened.total.is_none() {
+            source.describe_measured(&first)?;
+        }
+        Ok(source)
+    }
+
+    /// Finds out what no header says.
+    fn describe_measured(&mut self, first: &Frame) -> Result<()> {
+        let measured = self.measure()?;
+        let Some(stream) = self.presentation.streams.first_mut() else {
+            return Ok(());
+        };
+        let stated = Some(u64::from(first.bit_rate)).filter(|rate| *rate != 0);
+        let attributes = &mut stream.media_type.attributes;
+        if attributes.get(&keys::BIT_RATE).is_none()
+            && let Some(rate) = measured.map_or(stated, |measured| measured.bit_rate)
+        {
+            attributes.set(&keys::BIT_RATE, rate);
+        }
+        stream.duration = measured
+            .and_then(|measured| i64::try_from(measured.pcm.saturating_sub(self.opened.skip)).ok())
+            .map(|pcm| pcm.saturating_mul(i64::from(S::UNITS / first.rate.max(1))))
+            .map(|units| self.base.to_time(units));
+        self.presentation.duration = stream.duration;
+        Ok(())
     }
 
     /// The next frame's header, after whatever has to be skipped; `None` at the end.
     fn locate(&mut self) -> Result<Option<Frame>> {
-        if let Some(frame) = S::parse(self.reader.peek(S::HEADER)?)
+        if let Some(frame) = self.syntax.parse(self.reader.peek(S::HEADER)?)
             && frame.agrees_with(&self.current)
         {
             return Ok(Some(frame));
         }
         let at = self.reader.position();
-        let found = sync::find::<S>(&mut self.reader, Some(&self.current))?;
+        let found = sync::find(&self.syntax, &mut self.reader, Some(&self.current))?;
         if let Some(frame) = found.frame {
             self.discontinuity |= found.junk > 0;
             self.current = frame;
@@ -258,14 +286,23 @@ impl<S: Syntax> FrameSource<S> {
     }
 
     /// Goes to the frame that `S::PREROLL` frames before the one that sounds at `position`.
+    ///
+    /// A forward-only input stays where it is: what lies before the position is read as preroll, as what a frame needs of
+    /// those before it cannot be fetched once it was passed.
     fn seek(&mut self, position: MediaTime) -> Result<()> {
         let target = self.base.to_units(position);
+        if !self.reader.is_seekable() && self.next.number == 0 && !self.ended {
+            return Ok(());
+        }
         let backward = self.index.before(target, S::PREROLL);
         if backward.byte > self.next.byte || target < self.next.units || self.ended {
             self.reader.seek(backward.byte)?;
             self.next = backward;
         } else if self.reader.is_seekable() {
             self.reader.seek(self.next.byte)?;
+        }
+        if !self.reader.is_seekable() {
+            return Ok(());
         }
         // Walk over headers to the wanted frame, remembering the last few places for the preroll.
         let mut behind = std::collections::VecDeque::new();
@@ -290,7 +327,7 @@ impl<S: Syntax> FrameSource<S> {
             self.reader.skip((frame.len as u64).min(left))?;
             self.advance(&frame);
         }
-        if let Some(from) = behind.front().filter(|_| self.reader.is_seekable()) {
+        if let Some(from) = behind.front() {
             self.reader.seek(from.byte)?;
             self.next = *from;
         }
@@ -346,28 +383,4 @@ impl<S: Syntax> MediaSource for FrameSource<S> {
             }
         }
     }
-}
-
-/// Length of the whole by the mean length of the first frames, where the input's length is known.
-fn estimate<S: Syntax>(reader: &mut Reader, first: &Frame) -> Result<Option<MediaTime>> {
-    let Some(left) = reader.remaining() else {
-        return Ok(None);
-    };
-    let window = reader.peek(16 << 10)?;
-    let (mut at, mut samples) = (0, 0_u64);
-    while let Some(frame) = window.get(at..).and_then(S::parse) {
-        if !frame.agrees_with(first) {
-            break;
-        }
-        at += frame.len;
-        samples += frame.samples;
-        if at >= window.len() {
-            break;
-        }
-    }
-    if at == 0 || first.rate == 0 {
-        return Ok(None);
-    }
-    let seconds = left as f64 / at as f64 * samples as f64 / f64::from(first.rate);
-    Ok(Some(MediaTime::from_secs_f64(seconds)))
 }

@@ -1,5 +1,6 @@
 //! MPEG audio elementary streams: MP3, and layers I and II.
 
+mod free;
 mod xing;
 
 #[cfg(test)]
@@ -69,7 +70,9 @@ impl ByteStreamHandler for Mp3 {
     ) -> Result<Box<dyn MediaSource>> {
         let mut reader = Reader::new(input);
         let id3 = id3::skip_tags(&mut reader, context)?;
-        let source = FrameSource::<MpegFrames>::open(reader, "MPEG audio", |reader, first| {
+        let free = free::base_len(reader.peek(free::WINDOW)?);
+        let frames = MpegFrames { free };
+        let source = FrameSource::open(reader, frames, "MPEG audio", |reader, first| {
             describe(reader, first, id3)
         })?;
         Ok(Box::new(source))
@@ -77,8 +80,11 @@ impl ByteStreamHandler for Mp3 {
 }
 
 /// The frames of MPEG audio.
-#[derive(Debug)]
-struct MpegFrames;
+#[derive(Clone, Copy, Debug, Default)]
+struct MpegFrames {
+    /// Bytes of a frame of the free format without padding; its headers say no length.
+    free: Option<usize>,
+}
 
 impl Syntax for MpegFrames {
     const HEADER: usize = MpegHeader::LEN;
@@ -86,13 +92,17 @@ impl Syntax for MpegFrames {
     // The bit reservoir reaches back over 511 bytes: up to nine of the shortest frames, and the transform over one more.
     const PREROLL: u64 = 10;
 
-    fn parse(head: &[u8]) -> Option<Frame> {
+    fn parse(&self, head: &[u8]) -> Option<Frame> {
         let header = MpegHeader::parse(head)?;
-        // The free format says no length.
-        (header.frame_len > MpegHeader::LEN).then(|| Frame {
-            len: header.frame_len,
+        let len = match (header.bit_rate, self.free) {
+            (0, Some(free)) => free + header.padding_len(),
+            _ => header.frame_len,
+        };
+        (len > MpegHeader::LEN).then(|| Frame {
+            len,
             samples: header.samples(),
             rate: header.sample_rate,
+            bit_rate: header.bit_rate,
             kind: header.layer << 1 | u32::from(header.mpeg1),
         })
     }
@@ -104,7 +114,6 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
     let header = MpegHeader::parse(bytes);
     let layer = header.map_or(3, |header| header.layer);
     let channels = header.map_or(2, |header| header.channels);
-    let bit_rate = header.map_or(0, |header| header.bit_rate);
     let subtype = match layer {
         1 => Subtype::named("mp1"),
         2 => Subtype::MP2,
@@ -123,36 +132,29 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
         total: None,
         others: pictures::streams(&id3.pictures),
     };
-    match xing {
-        Some(mut xing) => {
-            if reader
-                .remaining()
-                .is_some_and(|left| xing.is_outgrown(left))
-            {
-                (xing.frames, xing.bytes) = (None, None);
-            }
-            reader.skip(first.len as u64)?;
-            opened.total = xing.frames.map(|frames| frames * first.samples);
-            opened.skip = xing.skip();
-            opened.keep_to = xing.keep_to(first.samples);
-            let next = MpegHeader::parse(reader.peek(MpegHeader::LEN)?);
-            let rate = match next {
-                Some(next) if xing.constant => Some(u64::from(next.bit_rate)),
-                _ => xing.bit_rate(first),
-            };
-            if let Some(rate) = rate {
-                media_type.attributes.set(&keys::BIT_RATE, rate);
-            }
-            if opened.skip > 0 {
-                media_type
-                    .attributes
-                    .set(&keys::LEADING_FRAMES, opened.skip);
-            }
+    if let Some(mut xing) = xing {
+        if reader
+            .remaining()
+            .is_some_and(|left| xing.is_outgrown(left))
+        {
+            (xing.frames, xing.bytes) = (None, None);
         }
-        None => {
+        reader.skip(first.len as u64)?;
+        opened.total = xing.frames.map(|frames| frames * first.samples);
+        opened.skip = xing.skip();
+        opened.keep_to = xing.keep_to(first.samples);
+        let next = MpegHeader::parse(reader.peek(MpegHeader::LEN)?);
+        let rate = match next {
+            Some(next) if xing.constant => Some(u64::from(next.bit_rate)),
+            _ => xing.bit_rate(first),
+        };
+        if let Some(rate) = rate {
+            media_type.attributes.set(&keys::BIT_RATE, rate);
+        }
+        if opened.skip > 0 {
             media_type
                 .attributes
-                .set(&keys::BIT_RATE, u64::from(bit_rate));
+                .set(&keys::LEADING_FRAMES, opened.skip);
         }
     }
     opened.media_type = media_type;
@@ -162,6 +164,7 @@ fn describe(reader: &mut Reader, first: &Frame, id3: id3::Id3) -> Result<Opened>
 /// The longest row of frames that follow each other, from a tag's end or within the first bytes.
 fn best_row(head: &[u8], tagged: Option<u64>) -> u32 {
     let start = tagged.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
+    let frames_of = MpegFrames::default();
     let mut best = 0;
     // Junk before the first frame is common, long junk is not.
     for from in start..start.saturating_add(2048).min(head.len()) {
@@ -170,7 +173,7 @@ fn best_row(head: &[u8], tagged: Option<u64>) -> u32 {
         }
         let (mut at, mut frames) = (from, 0);
         let mut first: Option<Frame> = None;
-        while let Some(frame) = head.get(at..).and_then(MpegFrames::parse) {
+        while let Some(frame) = head.get(at..).and_then(|rest| frames_of.parse(rest)) {
             if !first.get_or_insert(frame).agrees_with(&frame) {
                 break;
             }
@@ -182,6 +185,9 @@ fn best_row(head: &[u8], tagged: Option<u64>) -> u32 {
             frames = u32::from(from == start && frames > 0);
         }
         best = best.max(frames);
+    }
+    if best == 0 && head.get(start..).and_then(free::base_len).is_some() {
+        best = 2;
     }
     best
 }

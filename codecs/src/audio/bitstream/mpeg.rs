@@ -90,6 +90,21 @@ impl MpegHeader {
         })
     }
 
+    /// Bytes of padding.
+    pub(crate) fn padding_len(&self) -> usize {
+        match (self.padding, self.layer) {
+            (false, _) => 0,
+            (true, 1) => 4,
+            (true, _) => 1,
+        }
+    }
+
+    /// Whether both can be headers of one stream of the free format.
+    pub(crate) fn is_free_like(&self, other: &Self) -> bool {
+        let of = |header: &Self| (header.mpeg1, header.layer, header.sample_rate);
+        self.bit_rate == 0 && other.bit_rate == 0 && of(self) == of(other)
+    }
+
     /// Frames of PCM that the frame decodes to.
     pub(crate) fn samples(&self) -> u64 {
         match (self.layer, self.mpeg1) {

@@ -2,9 +2,8 @@
 
 use portcullis_engine::Result;
 
-use super::super::id3;
 use super::super::reader::Reader;
-use super::{Frame, Syntax};
+use super::{Frame, Syntax, tags};
 
 /// How much is looked at in one step.
 const WINDOW: usize = 16 << 10;
@@ -22,13 +21,18 @@ pub(super) struct Found {
 ///
 /// A header alone is a weak sign. It counts where the frame that should follow it has a header that agrees, where the
 /// input ends with it, or where it is exactly here and agrees with the stream so far.
-pub(super) fn find<S: Syntax>(reader: &mut Reader, current: Option<&Frame>) -> Result<Found> {
-    let mut junk = 0;
+pub(super) fn find<S: Syntax>(
+    syntax: &S,
+    reader: &mut Reader,
+    current: Option<&Frame>,
+) -> Result<Found> {
+    let mut junk: u64 = 0;
     loop {
-        if let Some(len) = tag_len(reader)? {
+        if let Some(tag) = tags::here(reader)? {
             let left = reader.remaining().unwrap_or(u64::MAX);
-            if len <= left {
-                skip_to_end_at_most(reader, len)?;
+            if tag.len <= left {
+                junk = junk.saturating_sub(tag.before);
+                skip_to_end_at_most(reader, tag.len)?;
                 continue;
             }
         }
@@ -45,13 +49,13 @@ pub(super) fn find<S: Syntax>(reader: &mut Reader, current: Option<&Frame>) -> R
         // Where a tag begins the search starts over, so that its content is not mistaken for frames.
         while at + S::HEADER <= window.len() {
             let rest = &window[at..];
-            if at > 0 && starts_tag(rest) {
+            if at > 0 && tags::starts(rest) {
                 break;
             }
             if rest[0] == 0xff
-                && let Some(frame) = S::parse(rest)
+                && let Some(frame) = syntax.parse(rest)
             {
-                match confirmed::<S>(rest, &frame, current, whole) {
+                match confirmed(syntax, rest, &frame, current, whole) {
                     Confirmed::Yes => {
                         found = Some(frame);
                         break;
@@ -64,7 +68,7 @@ pub(super) fn find<S: Syntax>(reader: &mut Reader, current: Option<&Frame>) -> R
             }
             at += 1;
         }
-        let at_tag = at > 0 && window.get(at..).is_some_and(starts_tag);
+        let at_tag = at > 0 && window.get(at..).is_some_and(tags::starts);
         if found.is_none() && whole && !at_tag && at + S::HEADER > window.len() {
             let rest = window.len() as u64;
             reader.skip(rest)?;
@@ -86,6 +90,7 @@ enum Confirmed {
 }
 
 fn confirmed<S: Syntax>(
+    syntax: &S,
     rest: &[u8],
     frame: &Frame,
     current: Option<&Frame>,
@@ -103,46 +108,24 @@ fn confirmed<S: Syntax>(
             if !whole {
                 return Confirmed::Unknown;
             }
-            // The input ends where the frame does, give or take a cut one or a tag.
-            let plausible = at <= rest.len() || agreeing > 0 || current.is_some();
+            // The input ends where the frame does. One that is cut follows on others; behind junk it is chance.
+            let plausible = at <= rest.len() || agreeing > 0;
             return if plausible {
                 Confirmed::Yes
             } else {
                 Confirmed::No
             };
         };
-        if starts_tag(next) {
+        if tags::starts(next) {
             return Confirmed::Yes;
         }
-        match S::parse(next) {
+        match syntax.parse(next) {
             Some(next) if next.agrees_with(frame) => at += next.len,
             _ => return Confirmed::No,
         }
         agreeing += 1;
     }
     Confirmed::Yes
-}
-
-fn starts_tag(bytes: &[u8]) -> bool {
-    id3::tag_len(bytes).is_some() || bytes.starts_with(b"TAG") || bytes.starts_with(b"APETAGEX")
-}
-
-/// Length of the tag that the reader stands at.
-fn tag_len(reader: &mut Reader) -> Result<Option<u64>> {
-    let head = reader.peek(32)?;
-    if let Some(len) = id3::tag_len(head) {
-        return Ok(Some(len));
-    }
-    if head.starts_with(b"TAG") {
-        return Ok(Some(128));
-    }
-    if let Some(rest) = head.strip_prefix(b"APETAGEX")
-        && let Some(size) = rest.get(4..8).and_then(<[u8]>::first_chunk)
-    {
-        // The size counts the items and the footer, not the header that this is.
-        return Ok(Some(32 + u64::from(u32::from_le_bytes(*size))));
-    }
-    Ok(None)
 }
 
 fn skip_to_end_at_most(reader: &mut Reader, len: u64) -> Result<()> {
