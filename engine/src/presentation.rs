@@ -42,6 +42,30 @@ pub struct StreamDescriptor {
     pub attributes: Attributes,
 }
 
+/// The attribute keys of streams that more than one component uses.
+pub mod stream_keys {
+    use crate::media::Key;
+
+    /// Marks a stream that is one picture: a cover.
+    pub const ATTACHED_PICTURE: Key<bool> = Key::new("attached_picture");
+    /// Layout of the pictures that a decoder makes of the stream, in FFmpeg's words.
+    pub const PIX_FMT: Key<String> = Key::new("pix_fmt");
+    /// The codec's level, as its set-up data number it.
+    pub const LEVEL: Key<u64> = Key::new("level");
+    /// Pictures that precede one in decoding order and are shown after it, at most.
+    pub const HAS_B_FRAMES: Key<u64> = Key::new("has_b_frames");
+    /// Shape of a pixel by the codec's own headers, where the container says none.
+    pub const CODED_PIXEL_ASPECT: Key<(u32, u32)> = Key::new("coded_pixel_aspect");
+    /// Whether luma spans 0-255, where the codec's own headers say so or not.
+    pub const CODED_FULL_RANGE: Key<bool> = Key::new("coded_full_range");
+    /// Bits of a value that the codec keeps.
+    pub const CODED_BITS: Key<u64> = Key::new("coded_bits");
+    /// The lowest frame rate in which every picture's time can be said, where it is not the average.
+    pub const BASE_FRAME_RATE: Key<(u32, u32)> = Key::new("base_frame_rate");
+    /// Why the stream cannot be read.
+    pub const DAMAGE: Key<String> = Key::new("damage");
+}
+
 impl StreamDescriptor {
     /// A selected stream of one type.
     pub fn new(id: StreamId, media_type: MediaType, time_base: TimeBase) -> Self {

@@ -3,13 +3,12 @@
 //! They are not selected: who plays a song does not want to be told that there is no decoder for its cover.
 
 use bytes::Bytes;
+use portcullis_engine::presentation::stream_keys;
 use portcullis_engine::{
     Key, MediaTime, MediaType, Sample, StreamDescriptor, StreamId, Subtype, TimeBase, keys,
     sample_keys,
 };
 
-/// Marks a stream that is one picture.
-const ATTACHED_PICTURE: Key<bool> = Key::new("attached_picture");
 /// What the file says of a stream.
 const TITLE: Key<String> = Key::new("title");
 /// More pictures than this are not listed.
@@ -57,7 +56,8 @@ fn stream(id: StreamId, picture: &Picture) -> (StreamDescriptor, Sample) {
     let mut stream = StreamDescriptor::new(id, media_type, base);
     stream.selected = false;
     stream.sample_count = Some(1);
-    stream.attributes.set(&ATTACHED_PICTURE, true);
+    stream.attributes.set(&stream_keys::ATTACHED_PICTURE, true);
+    stream.start_time = Some(MediaTime::ZERO);
     if !picture.description.is_empty() {
         stream.attributes.set(&TITLE, picture.description.clone());
     }

@@ -1,7 +1,9 @@
 //! What the set-up data of compressed pictures say of them, for who lists a file without decoding it.
 
-use portcullis_engine::{MediaType, StreamDescriptor, Subtype, Value, keys};
+use portcullis_engine::presentation::stream_keys;
+use portcullis_engine::{MediaType, StreamDescriptor, Subtype, keys};
 
+use super::bits::Bits;
 use super::h264;
 
 /// Pictures that can precede one in decoding order and are shown after it, at most.
@@ -19,21 +21,99 @@ pub(crate) fn reorder_depth(media_type: &MediaType) -> usize {
 /// The most that any codec reorders.
 const MOST_REORDERED: usize = 16;
 
-/// Adds to a stream what its set-up data say: `pix_fmt`, `level`, `has_b_frames`, in FFmpeg's words.
+/// Adds to a stream what its set-up data say.
 pub(crate) fn describe(stream: &mut StreamDescriptor) {
-    let Some(facts) = facts(&stream.media_type) else {
+    if let Some(facts) = facts(&stream.media_type) {
+        add(stream, &facts);
+    }
+}
+
+/// Adds to a stream what only its first frame says, where that is clear.
+pub(crate) fn describe_frame(stream: &mut StreamDescriptor, frame: &[u8]) {
+    if stream.media_type.is_protected() || stream.media_type.get(&keys::PROFILE).is_some() {
         return;
+    }
+    let (profile, format) = match stream.media_type.subtype {
+        Subtype::VP8 => match frame.first() {
+            Some(first) => ((first >> 1 & 7).to_string(), None),
+            None => return,
+        },
+        Subtype::VP9 => match vp9_head(frame) {
+            Some((profile, format)) => (format!("Profile {profile}"), format),
+            None => return,
+        },
+        _ => return,
     };
+    stream.media_type.attributes.set(&keys::PROFILE, profile);
+    let facts = Facts {
+        format,
+        ..Facts::default()
+    };
+    add(stream, &facts);
+}
+
+fn add(stream: &mut StreamDescriptor, facts: &Facts) {
     let attributes = &mut stream.attributes;
     if let Some(format) = facts.format.and_then(Format::name) {
-        attributes.set_named("pix_fmt", Value::Text(format.into()));
+        attributes.set(&stream_keys::PIX_FMT, format.to_owned());
     }
     if let Some(level) = facts.level {
-        attributes.set_named("level", Value::Unsigned(level.into()));
+        attributes.set(&stream_keys::LEVEL, level.into());
     }
     if let Some(depth) = facts.reorder_depth {
-        attributes.set_named("has_b_frames", Value::Unsigned(depth as u64));
+        attributes.set(&stream_keys::HAS_B_FRAMES, depth as u64);
     }
+    if let Some(bits) = facts.coded_bits {
+        attributes.set(&stream_keys::CODED_BITS, bits.into());
+    }
+    if let Some(aspect) = facts.pixel_aspect {
+        attributes.set(&stream_keys::CODED_PIXEL_ASPECT, aspect);
+    }
+    if let Some(full) = facts.full_range {
+        attributes.set(&stream_keys::CODED_FULL_RANGE, full);
+    }
+}
+
+/// Profile and format of a key frame of VP9.
+fn vp9_head(frame: &[u8]) -> Option<(u32, Option<Format>)> {
+    let mut bits = Bits::new(frame);
+    if bits.bits(2)? != 2 {
+        return None;
+    }
+    let profile = bits.bits(1)? | bits.bits(1)? << 1;
+    if profile == 3 {
+        bits.bit()?;
+    }
+    let (shows_existing, inter) = (bits.bit()?, bits.bit()?);
+    bits.skip(2)?;
+    if shows_existing || inter || bits.bits(24)? != 0x49_8342 {
+        return Some((profile, None));
+    }
+    let depth = match profile {
+        0 | 1 => 8,
+        _ if bits.bit()? => 12,
+        _ => 10,
+    };
+    let space = bits.bits(3)?;
+    let chroma = match (profile & 1, space) {
+        // Red, green and blue.
+        (_, 7) => return Some((profile, None)),
+        (0, _) => 1,
+        _ => {
+            bits.bit()?;
+            match (bits.bit()?, bits.bit()?) {
+                (true, true) => 1,
+                (true, false) => 2,
+                _ => 3,
+            }
+        }
+    };
+    let format = Format {
+        chroma,
+        bits: depth,
+        full_range: false,
+    };
+    Some((profile, Some(format)))
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +121,9 @@ struct Facts {
     format: Option<Format>,
     level: Option<u8>,
     reorder_depth: Option<usize>,
+    coded_bits: Option<u8>,
+    pixel_aspect: Option<(u32, u32)>,
+    full_range: Option<bool>,
 }
 
 /// How values of planar pictures are kept.
@@ -95,6 +178,9 @@ fn facts(media_type: &MediaType) -> Option<Facts> {
                 format: Some(facts.format),
                 level: Some(facts.level),
                 reorder_depth: Some(facts.reorder_depth),
+                coded_bits: Some(facts.format.bits),
+                pixel_aspect: facts.pixel_aspect,
+                full_range: facts.full_range,
             })
         }
         Subtype::HEVC => {
@@ -103,7 +189,7 @@ fn facts(media_type: &MediaType) -> Option<Facts> {
             Some(Facts {
                 format: Some(plain(chroma, bits)),
                 level: Some(level),
-                reorder_depth: None,
+                ..Facts::default()
             })
         }
         Subtype::AV1 => {
@@ -157,10 +243,10 @@ mod tests {
                 .with(&keys::PRIVATE_DATA, Bytes::copy_from_slice(private));
             let mut stream = StreamDescriptor::new(StreamId(0), media_type, TimeBase::TICKS);
             describe(&mut stream);
-            match stream.attributes.named("pix_fmt") {
-                Some(Value::Text(text)) => text.to_string(),
-                _ => String::new(),
-            }
+            stream
+                .attributes
+                .get(&stream_keys::PIX_FMT)
+                .unwrap_or_default()
         };
         assert_eq!(of(Subtype::AV1, &[0x81, 4, 0x0c, 0]), "yuv420p");
         assert_eq!(of(Subtype::AV1, &[0x81, 4, 0x4c, 0]), "yuv420p10le");
@@ -168,6 +254,11 @@ mod tests {
         assert_eq!(of(Subtype::VP9, &[1, 0, 0, 0, 2, 31, 0xa2]), "yuv420p10le");
         assert_eq!(of(Subtype::VP8, &[]), "yuv420p");
         assert_eq!(of(Subtype::H264, &[1, 2, 3]), "");
+        // A key frame of profile 2: 10 bits.
+        assert_eq!(
+            vp9_head(&[0x92, 0x49, 0x83, 0x42, 0x00]).map(|(profile, _)| profile),
+            Some(1 << 1)
+        );
         let mut hevc = [0; 18];
         (hevc[16], hevc[17]) = (0xfd, 0xfa);
         assert_eq!(of(Subtype::HEVC, &hevc), "yuv420p10le");

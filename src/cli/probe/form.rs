@@ -4,9 +4,10 @@
 //! as `0/0`.
 
 use portcullis_engine::media::Attributes;
+use portcullis_engine::presentation::stream_keys;
 use portcullis_engine::{
-    Key, MajorType, MediaTime, MediaType, PresentationDescriptor, StreamDescriptor, TimeBase,
-    Value, keys,
+    Key, MajorType, MediaTime, MediaType, PresentationDescriptor, StreamDescriptor, Subtype,
+    TimeBase, Value, keys,
 };
 use serde_json::{Map, json};
 
@@ -16,7 +17,9 @@ type Json = serde_json::Value;
 
 /// Attributes that have a key of their own and are not tags.
 const NOT_TAGS: &[&str] = &[
-    "attached_pic",
+    "attached_picture",
+    "damage",
+    "pix_fmt",
     "default",
     "forced",
     "track_id",
@@ -37,6 +40,8 @@ fn format(file: &File, presentation: &PresentationDescriptor) -> Json {
     object.put("filename", json!(file.name));
     object.put("nb_streams", json!(presentation.streams.len()));
     object.put("format_name", json!(presentation.format));
+    let starts = presentation.streams.iter().filter_map(|s| s.start_time);
+    object.put_some("start_time", starts.min().map(seconds));
     object.put_some("duration", presentation.duration.map(seconds));
     object.put_some("size", file.size.map(|size| size.to_string()));
     let rate = file
@@ -62,15 +67,21 @@ fn stream(stream: &StreamDescriptor) -> Json {
         json!(format!("0x{:04x}", u32::from_le_bytes(tag))),
     );
     match stream.major() {
-        MajorType::Video => picture(&mut object, media_type),
+        MajorType::Video => picture(&mut object, stream),
         MajorType::Audio => sound(&mut object, media_type),
         _ => {}
     }
     object.put_some("id", id(stream));
     let rate = media_type.get(&keys::FRAME_RATE).unwrap_or((0, 0));
-    object.put("r_frame_rate", json!(format!("{}/{}", rate.0, rate.1)));
+    let base = stream.attributes.get(&stream_keys::BASE_FRAME_RATE);
+    let base = base.unwrap_or(rate);
+    object.put("r_frame_rate", json!(format!("{}/{}", base.0, base.1)));
     object.put("avg_frame_rate", json!(format!("{}/{}", rate.0, rate.1)));
     object.put("time_base", json!(stream.time_base.to_string()));
+    let start = stream.start_time;
+    let units = start.map(|start| stream.time_base.to_units(start));
+    object.put_some("start_pts", units);
+    object.put_some("start_time", start.map(seconds));
     object.put_some(
         "duration_ts",
         stream
@@ -94,16 +105,19 @@ fn stream(stream: &StreamDescriptor) -> Json {
         "protection_scheme",
         text(&stream.attributes, "protection_scheme"),
     );
+    object.put_some("damage", stream.attributes.get(&stream_keys::DAMAGE));
     object.put_tags(&stream.attributes, stream.language.as_deref());
     Json::Object(object.0)
 }
 
-fn picture(object: &mut Object, media_type: &MediaType) {
+fn picture(object: &mut Object, stream: &StreamDescriptor) {
+    let (media_type, coded) = (&stream.media_type, &stream.attributes);
     if let Some((width, height)) = media_type.frame_size() {
         object.put("width", json!(width));
         object.put("height", json!(height));
         if let Some((x, y)) = media_type
             .get(&keys::PIXEL_ASPECT)
+            .or_else(|| coded.get(&stream_keys::CODED_PIXEL_ASPECT))
             .filter(|(x, y)| *x > 0 && *y > 0)
         {
             object.put("sample_aspect_ratio", json!(format!("{x}:{y}")));
@@ -116,8 +130,23 @@ fn picture(object: &mut Object, media_type: &MediaType) {
     }
     object.put_some(
         "pix_fmt",
-        media_type.pixel_format().map(|format| format.name()),
+        match media_type.pixel_format() {
+            Some(format) => Some(format.name().to_owned()),
+            None => coded.get(&stream_keys::PIX_FMT),
+        },
     );
+    object.put_some("level", coded.get(&stream_keys::LEVEL));
+    object.put_some("has_b_frames", coded.get(&stream_keys::HAS_B_FRAMES));
+    let full = media_type
+        .get(&keys::FULL_RANGE)
+        .or_else(|| coded.get(&stream_keys::CODED_FULL_RANGE));
+    object.put_some(
+        "color_range",
+        full.map(|full| if full { "pc" } else { "tv" }),
+    );
+    if let Some(bits) = coded.get(&stream_keys::CODED_BITS) {
+        object.put("bits_per_raw_sample", json!(bits.to_string()));
+    }
     if let Some(rotation) = media_type
         .get(&keys::ROTATION)
         .filter(|rotation| *rotation != 0)
@@ -141,11 +170,13 @@ fn sound(object: &mut Object, media_type: &MediaType) {
         media_type.sample_rate().map(|rate| rate.to_string()),
     );
     object.put_some("channels", media_type.channels());
+    object.put_some("sample_fmt", sample_format(media_type));
     // Where PCM does not say how its channels lie, ffprobe does not either.
     let layout = match media_type.channels() {
         _ if media_type.subtype.name().starts_with("pcm_") => None,
         Some(1) => Some("mono"),
         Some(2) => Some("stereo"),
+        Some(channels) => many(media_type.subtype, channels),
         _ => None,
     };
     object.put_some("channel_layout", layout);
@@ -157,6 +188,45 @@ fn sound(object: &mut Object, media_type: &MediaType) {
             media_type.get(&keys::BITS).map(|bits| bits.to_string()),
         );
     }
+}
+
+/// How the channels lie that these codecs order by their number.
+fn many(subtype: Subtype, channels: u32) -> Option<&'static str> {
+    match (subtype, channels) {
+        (Subtype::AAC | Subtype::VORBIS | Subtype::OPUS | Subtype::FLAC | Subtype::ALAC, 3) => {
+            Some("3.0")
+        }
+        (Subtype::AAC | Subtype::ALAC, 4) => Some("4.0"),
+        (Subtype::VORBIS | Subtype::OPUS | Subtype::FLAC, 4) => Some("quad"),
+        (Subtype::AAC | Subtype::ALAC | Subtype::VORBIS | Subtype::OPUS, 5) => Some("5.0"),
+        (Subtype::AAC | Subtype::ALAC | Subtype::VORBIS | Subtype::OPUS, 6) => Some("5.1"),
+        (Subtype::VORBIS | Subtype::OPUS | Subtype::FLAC, 7) => Some("6.1"),
+        (Subtype::AAC | Subtype::VORBIS | Subtype::OPUS | Subtype::FLAC, 8) => Some("7.1"),
+        _ => None,
+    }
+}
+
+/// What FFmpeg's decoder of the stream puts out.
+fn sample_format(media_type: &MediaType) -> Option<&'static str> {
+    let wide = media_type.get(&keys::BITS).is_some_and(|bits| bits > 16);
+    Some(match media_type.subtype {
+        Subtype::AAC | Subtype::MP3 | Subtype::OPUS | Subtype::VORBIS => "fltp",
+        Subtype::AC3 | Subtype::EAC3 => "fltp",
+        Subtype::FLAC if wide => "s32",
+        Subtype::FLAC => "s16",
+        Subtype::ALAC if wide => "s32p",
+        Subtype::ALAC => "s16p",
+        other => match other.name().strip_prefix("pcm_")? {
+            "alaw" | "mulaw" => "s16",
+            name if name.starts_with("f32") => "flt",
+            name if name.starts_with("f64") => "dbl",
+            _ => match pcm_bits(media_type)? {
+                8 => "u8",
+                16 => "s16",
+                _ => "s32",
+            },
+        },
+    })
 }
 
 /// Bits of one value of PCM, which its name says.
@@ -172,13 +242,16 @@ fn pcm_bits(media_type: &MediaType) -> Option<u32> {
 
 /// The flags that the container has told.
 fn disposition(attributes: &Attributes) -> Option<Json> {
-    let flags = ["default", "forced", "attached_pic"]
+    let flags = ["default", "forced"]
         .into_iter()
         .filter_map(|name| match attributes.named(name) {
             Some(Value::Unsigned(set)) => Some((name.to_owned(), json!(i32::from(*set > 0)))),
             _ => None,
         });
-    let flags: Map<_, _> = flags.collect();
+    let mut flags: Map<_, _> = flags.collect();
+    if let Some(attached) = attributes.get(&stream_keys::ATTACHED_PICTURE) {
+        flags.insert("attached_pic".into(), json!(i32::from(attached)));
+    }
     (!flags.is_empty()).then_some(Json::Object(flags))
 }
 
@@ -280,7 +353,7 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_engine::{StreamId, Subtype};
+    use portcullis_engine::StreamId;
 
     use super::*;
 
@@ -293,6 +366,12 @@ mod tests {
         let base = TimeBase::per_second(15_360).expect("not zero");
         let mut video = StreamDescriptor::new(StreamId(0), media_type, base);
         video.duration = Some(MediaTime::from_secs(3));
+        video.start_time = Some(MediaTime::from_secs(1));
+        video
+            .attributes
+            .set(&stream_keys::PIX_FMT, "yuv420p".into());
+        video.attributes.set(&stream_keys::BASE_FRAME_RATE, (60, 1));
+        video.attributes.set(&stream_keys::ATTACHED_PICTURE, true);
         let json = stream(&video);
         for (key, value) in [
             ("codec_tag_string", json!("avc1")),
@@ -302,6 +381,11 @@ mod tests {
             ("duration_ts", json!(46_080)),
             ("time_base", json!("1/15360")),
             ("avg_frame_rate", json!("30/1")),
+            ("r_frame_rate", json!("60/1")),
+            ("start_pts", json!(15_360)),
+            ("start_time", json!("1.000000")),
+            ("pix_fmt", json!("yuv420p")),
+            ("disposition", json!({ "attached_pic": 1 })),
         ] {
             assert_eq!(json[key], value, "{key}");
         }
@@ -313,6 +397,7 @@ mod tests {
             ("codec_tag", json!("0x0001")),
             ("sample_rate", json!("48000")),
             ("channels", json!(2)),
+            ("sample_fmt", json!("s16")),
             ("bits_per_sample", json!(16)),
             ("r_frame_rate", json!("0/0")),
         ] {

@@ -1,6 +1,7 @@
 //! A presentation for people.
 
 use portcullis_engine::media::Attributes;
+use portcullis_engine::presentation::stream_keys;
 use portcullis_engine::{PresentationDescriptor, StreamDescriptor, Value, keys};
 
 use super::{File, form};
@@ -50,7 +51,8 @@ fn facts_of(stream: &StreamDescriptor) -> Vec<String> {
             .frame_size()
             .map(|(width, height)| format!("{width}x{height}")),
     );
-    facts.extend(media_type.pixel_format().map(|format| format.to_string()));
+    let format = media_type.pixel_format().map(|format| format.to_string());
+    facts.extend(format.or_else(|| stream.attributes.get(&stream_keys::PIX_FMT)));
     let rate = media_type
         .get(&keys::FRAME_RATE)
         .filter(|(_, per)| *per > 0);
@@ -79,7 +81,7 @@ fn facts_of(stream: &StreamDescriptor) -> Vec<String> {
 
 fn tags(attributes: &Attributes) -> impl Iterator<Item = String> {
     attributes.iter().filter_map(|(name, value)| match value {
-        Value::Text(text) => Some(format!("{name}: {text}")),
+        Value::Text(text) if name != stream_keys::PIX_FMT.name() => Some(format!("{name}: {text}")),
         _ => None,
     })
 }

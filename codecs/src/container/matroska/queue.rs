@@ -64,6 +64,12 @@ impl Queue {
         self.samples.len()
     }
 
+    /// The first sample of a track that waits.
+    pub(crate) fn first(&self, id: StreamId) -> Option<&Sample> {
+        let mut of_track = self.samples.iter().filter(|queued| queued.id == id);
+        of_track.next().map(|queued| &queued.sample)
+    }
+
     /// When the last samples of a track are shown, in order of time.
     pub(crate) fn times(&self, track: usize) -> Vec<MediaTime> {
         let mut times: Vec<_> = self.tracks[track].times.iter().copied().collect();

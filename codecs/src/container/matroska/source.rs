@@ -9,6 +9,7 @@ use portcullis_engine::{
 use super::demuxer::Demuxer;
 use super::header::{Cue, read_cues};
 use crate::container::ogg::position::IsBefore;
+use crate::video::describe::describe_frame;
 
 /// Samples of a Matroska or WebM file.
 #[derive(Debug)]
@@ -52,6 +53,9 @@ impl MatroskaSource {
             .collect();
         for (stream, times) in streams.iter_mut().zip(&times) {
             stream.start_time = times.first().copied();
+            if let Some(sample) = demuxer.queue.first(stream.id) {
+                describe_frame(stream, &sample.payload.to_bytes());
+            }
             // Where a stream does not say its length, it is that of the whole.
             stream.duration = stream.duration.or(demuxer.header.duration);
         }

@@ -93,6 +93,15 @@ impl Run {
         frame_rate(self.count - self.index, timescale, end - self.dts)
     }
 
+    /// Bytes and units of what follows.
+    pub(super) fn totals(&self) -> (u64, i64) {
+        let (offset, end) = end_of(self);
+        (
+            offset.saturating_sub(self.offset),
+            end.saturating_sub(self.dts),
+        )
+    }
+
     /// The next sample.
     pub(super) fn next(&mut self) -> Option<Entry> {
         if self.index >= self.count {

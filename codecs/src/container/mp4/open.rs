@@ -1,6 +1,6 @@
 //! Opening: finds the movie box and makes the presentation from it.
 
-use portcullis_engine::presentation::Characteristics;
+use portcullis_engine::presentation::{Characteristics, stream_keys};
 use portcullis_engine::{
     ByteSource, ContentLimits, Error, ErrorKind, MajorType, MediaTime, MediaType,
     PresentationDescriptor, Result, StreamDescriptor, StreamId, Subtype, TimeBase, Value, keys,
@@ -20,6 +20,8 @@ use crate::container::pictures;
 use crate::container::reader::Reader;
 use crate::video::describe::describe;
 
+/// Frames a second of a rate that times of pictures are told in: more is the timescale's, not the pictures'.
+const FASTEST_BASE: u32 = 240;
 /// FFmpeg's short name of the format.
 const FORMAT: &str = "mov,mp4,m4a,3gp,3g2,mj2";
 /// Boxes before `moov` that are passed over: a flood of empty ones is an attack.
@@ -216,8 +218,8 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
     descriptor.language = track.language.clone();
     if let Some(damage) = &track.damage {
         descriptor.selected = false;
-        let why = Value::Text(damage.to_string().into());
-        descriptor.attributes.set_named("damage", why);
+        let why = damage.to_string();
+        descriptor.attributes.set(&stream_keys::DAMAGE, why);
     }
     descriptor.sample_count = Some(u64::from(tables.count())).filter(|count| *count > 0);
     descriptor
@@ -234,6 +236,16 @@ fn stream(index: u32, track: &Track, movie: &Movie) -> (StreamDescriptor, Stream
         descriptor.attributes.set_named("default_kid", key_id);
     }
     // Samples may begin late, and what the media header says includes what an edit list cuts away.
+    if major == MajorType::Video
+        && let Some(units) = tables.common_duration()
+        && let Some(rate) = frame_rate(1, timescale, units.into())
+        && rate.0 / rate.1 <= FASTEST_BASE
+        && descriptor.media_type.get(&keys::FRAME_RATE) != Some(rate)
+    {
+        descriptor
+            .attributes
+            .set(&stream_keys::BASE_FRAME_RATE, rate);
+    }
     if let Some(rate) = bit_rate(&descriptor.media_type, track) {
         descriptor.media_type.attributes.set(&keys::BIT_RATE, rate);
     }
@@ -294,10 +306,15 @@ fn bit_rate(media_type: &MediaType, track: &Track) -> Option<u64> {
             .checked_mul(channels)?
             .checked_mul(u64::from(bytes) * 8);
     }
-    let bits = u128::from(track.tables.total_bytes()) * 8;
     let total = u64::try_from(track.tables.total_duration()).unwrap_or(0);
     let units = track.duration.unwrap_or(total);
-    let rate = (bits * u128::from(track.timescale)).checked_div(units.into())?;
+    rate_of(track.tables.total_bytes(), units, track.timescale)
+}
+
+/// Bits a second of so many bytes in `units` of `timescale` a second.
+fn rate_of(bytes: u64, units: u64, timescale: u32) -> Option<u64> {
+    let bits = u128::from(bytes) * 8;
+    let rate = (bits * u128::from(timescale)).checked_div(units.into())?;
     u64::try_from(rate).ok().filter(|rate| *rate > 0)
 }
 
@@ -350,6 +367,17 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
         if stream.major == MajorType::Video {
             let found = source.index.composition_delay(index);
             stream.composition_delay = stream.composition_delay.max(found);
+        }
+    }
+    let streams = source.presentation.streams.iter_mut().enumerate();
+    for (index, descriptor) in streams.filter(|_| source.index.ends().is_some()) {
+        let stream = &source.streams[index];
+        let (bytes, units) = source.index.totals(index);
+        let bytes = bytes.saturating_add(stream.tables.total_bytes());
+        let units = units.saturating_add(stream.tables.total_duration());
+        let is_pcm = codec::pcm_bytes(descriptor.media_type.subtype).is_some();
+        if !is_pcm && let Some(rate) = rate_of(bytes, units.unsigned_abs(), stream.timescale) {
+            descriptor.media_type.attributes.set(&keys::BIT_RATE, rate);
         }
     }
     let ends = match source.index.ends() {

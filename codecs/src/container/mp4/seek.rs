@@ -18,6 +18,8 @@ pub(super) struct FragmentIndex {
     times: Vec<i64>,
     /// The most negative composition offset of each track up to there, as a positive number.
     delays: Vec<i64>,
+    /// Bytes and units of the samples of each track up to there.
+    totals: Vec<(u64, i64)>,
     /// There is no further one, or none that can be read.
     complete: bool,
 }
@@ -47,6 +49,7 @@ impl FragmentIndex {
         Self {
             marks: Vec::new(),
             delays: vec![0; times.len()],
+            totals: vec![(0, 0); times.len()],
             next,
             times,
             complete: false,
@@ -63,6 +66,11 @@ impl FragmentIndex {
     fn ends_at(&self, ends: &[i64]) -> bool {
         let mut both = ends.iter().zip(&self.times);
         both.all(|(end, seen)| end >= seen) && ends != self.times
+    }
+
+    /// Bytes and units of the samples of a track as far as the file was looked through.
+    pub(super) fn totals(&self, track: usize) -> (u64, i64) {
+        self.totals.get(track).copied().unwrap_or_default()
     }
 
     /// The most negative composition offset of a track as far as the file was looked through, as a positive number.
@@ -163,6 +171,11 @@ impl Mp4Source {
             Ok(true) => {
                 for (delay, track) in self.index.delays.iter_mut().zip(&self.fragments) {
                     *delay = composition_delay(&track.runs).max(*delay);
+                }
+                for (total, track) in self.index.totals.iter_mut().zip(&self.fragments) {
+                    for (bytes, units) in track.runs.iter().map(Run::totals) {
+                        *total = (total.0.saturating_add(bytes), total.1.saturating_add(units));
+                    }
                 }
                 let tracks = self.fragments.iter_mut().zip(&before);
                 let tracks = tracks.map(|(track, before)| TrackMark {

@@ -288,6 +288,22 @@ impl Tables {
         total
     }
 
+    /// The greatest length of which every sample's is a multiple; the last one's, which says how long it is shown, does not count.
+    pub(super) fn common_duration(&self) -> Option<u32> {
+        let last = self.durations.len().checked_sub(1)?;
+        let runs = (0..=last).filter(|run| {
+            *run == 0 || *run != last || self.durations.word(*run, 0).is_some_and(|n| n > 1)
+        });
+        let units = runs.fold(0, |units, run| {
+            let (mut a, mut b) = (units, self.durations.word(run, 4).unwrap_or(0));
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        });
+        (units > 0).then_some(units)
+    }
+
     /// The sum of all sample sizes.
     pub(super) fn total_bytes(&self) -> u64 {
         if let Some(unit) = self.unit {

@@ -1,6 +1,7 @@
 //! Files of which a part is damaged: the rest is played, and the damage is told to who asks for it.
 
-use portcullis_engine::{ErrorKind, StreamId, keys};
+use portcullis_engine::presentation::stream_keys;
+use portcullis_engine::{ErrorKind, MediaTime, StreamId, keys};
 
 use super::built::{Track, boxed, full, movie, picture, samples, sound, words};
 use super::{open, read_all};
@@ -105,6 +106,27 @@ fn single_frames_of_sound_may_come_in_many_runs() {
         .media_type
         .get(&keys::BIT_RATE);
     assert_eq!(rate, Some(8000 * 2 * 16));
+}
+
+#[test]
+fn pictures_of_many_lengths_have_a_rate_that_all_their_times_fit() {
+    let mut track = track(b"vide", picture(b"jpeg"), 10, 1);
+    track.tables = [
+        full(b"stts", &[3, 4, 40, 5, 80, 1, 7]),
+        full(b"stsc", &[1, 1, 10, 1]),
+        full(b"stsz", &[1, 10]),
+        full(b"stco", &[1, 8]),
+    ]
+    .concat();
+    let source = open(file(&[track]), true).unwrap();
+    let stream = &source.presentation().streams[0];
+    let rate = stream.attributes.get(&stream_keys::BASE_FRAME_RATE);
+    assert_eq!(rate, Some((25, 1)));
+    assert_eq!(
+        stream.media_type.get(&keys::FRAME_RATE),
+        Some((10_000, 567))
+    );
+    assert_eq!(stream.start_time, Some(MediaTime::ZERO));
 }
 
 #[test]

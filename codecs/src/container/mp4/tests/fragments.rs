@@ -1,6 +1,6 @@
 //! Fragmented files built box by box: what is cut off, reordered late, or too long to look through.
 
-use portcullis_engine::{ErrorKind, MediaTime};
+use portcullis_engine::{ErrorKind, MediaTime, keys};
 
 use super::built::{Track, boxed, full, millis, movie, picture, samples, words};
 use super::{open, read_all};
@@ -85,6 +85,23 @@ fn pictures_are_not_shown_before_they_are_decoded_whichever_fragment_reorders_mo
     assert_eq!(millis(&found), [200, 300, 500, 300]);
     let early = |s: &&portcullis_engine::Sample| s.decode_time.is_some_and(|d| d > s.time);
     assert_eq!(found.iter().filter(early).count(), 0);
+}
+
+#[test]
+fn the_bit_rate_is_that_of_all_fragments() {
+    let parts = [
+        header(),
+        fragment(0, &[0, 0]),
+        data(2),
+        fragment(200, &[0]),
+        data(1),
+    ];
+    let source = open(parts.concat(), true).unwrap();
+    let rate = source.presentation().streams[0]
+        .media_type
+        .get(&keys::BIT_RATE);
+    // A byte in 100 ms.
+    assert_eq!(rate, Some(80));
 }
 
 #[test]
