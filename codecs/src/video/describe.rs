@@ -47,6 +47,7 @@ pub(crate) fn describe_frame(stream: &mut StreamDescriptor, frame: &[u8]) {
     stream.media_type.attributes.set(&keys::PROFILE, profile);
     let facts = Facts {
         format,
+        full_range: format.map(|format| format.full_range),
         ..Facts::default()
     };
     add(stream, &facts);
@@ -95,23 +96,23 @@ fn vp9_head(frame: &[u8]) -> Option<(u32, Option<Format>)> {
         _ => 10,
     };
     let space = bits.bits(3)?;
-    let chroma = match (profile & 1, space) {
+    if space == 7 {
         // Red, green and blue.
-        (_, 7) => return Some((profile, None)),
-        (0, _) => 1,
-        _ => {
-            bits.bit()?;
-            match (bits.bit()?, bits.bit()?) {
-                (true, true) => 1,
-                (true, false) => 2,
-                _ => 3,
-            }
-        }
+        return Some((profile, None));
+    }
+    let full_range = bits.bit()?;
+    let chroma = match profile & 1 {
+        0 => 1,
+        _ => match (bits.bit()?, bits.bit()?) {
+            (true, true) => 1,
+            (true, false) => 2,
+            _ => 3,
+        },
     };
     let format = Format {
         chroma,
         bits: depth,
-        full_range: false,
+        full_range,
     };
     Some((profile, Some(format)))
 }
@@ -177,7 +178,7 @@ fn facts(media_type: &MediaType) -> Option<Facts> {
             Some(Facts {
                 format: Some(facts.format),
                 level: Some(facts.level),
-                reorder_depth: Some(facts.reorder_depth),
+                reorder_depth: facts.reorder_stated.then_some(facts.reorder_depth),
                 coded_bits: Some(facts.format.bits),
                 pixel_aspect: facts.pixel_aspect,
                 full_range: facts.full_range,
@@ -212,18 +213,24 @@ fn facts(media_type: &MediaType) -> Option<Facts> {
                 ..of_format(plain(chroma, bits))
             })
         }
-        // The `vpcC` box says more than the profile, of which only the first leaves nothing open.
-        Subtype::VP9 => match (private.get(6), media_type.get(&keys::PROFILE).as_deref()) {
-            (Some(third), _) => {
-                let chroma = match third >> 1 & 7 {
-                    0 | 1 => 1,
-                    chroma => chroma.min(3),
-                };
-                Some(of_format(plain(chroma, third >> 4)))
-            }
-            (None, Some("Profile 0")) => Some(of_format(plain(1, 8))),
-            _ => None,
-        },
+        // What is kept of the `vpcC` box of MP4 begins with the level; Matroska has another form, and mostly none.
+        Subtype::VP9 => {
+            let tag = media_type.get(&keys::CODEC_TAG).unwrap_or_default();
+            let Some(second) = private.get(1).filter(|_| tag == "vp09") else {
+                return Some(Facts {
+                    reorder_depth: Some(0),
+                    ..Facts::default()
+                });
+            };
+            let chroma = match second >> 1 & 7 {
+                0 | 1 => 1,
+                chroma => chroma.min(3),
+            };
+            Some(Facts {
+                full_range: Some(second & 1 != 0),
+                ..of_format(plain(chroma, second >> 4))
+            })
+        }
         Subtype::VP8 => Some(of_format(plain(1, 8))),
         _ => None,
     }
@@ -251,7 +258,12 @@ mod tests {
         assert_eq!(of(Subtype::AV1, &[0x81, 4, 0x0c, 0]), "yuv420p");
         assert_eq!(of(Subtype::AV1, &[0x81, 4, 0x4c, 0]), "yuv420p10le");
         assert_eq!(of(Subtype::AV1, &[0x81, 4]), "");
-        assert_eq!(of(Subtype::VP9, &[1, 0, 0, 0, 2, 31, 0xa2]), "yuv420p10le");
+        assert_eq!(of(Subtype::VP9, &[1, 1, 2]), "");
+        let tagged = MediaType::video(Subtype::VP9, 16, 16)
+            .with(&keys::CODEC_TAG, "vp09".to_owned())
+            .with(&keys::PRIVATE_DATA, Bytes::from_static(&[31, 0xa2]));
+        let format = facts(&tagged).and_then(|facts| facts.format);
+        assert_eq!(format.and_then(Format::name), Some("yuv420p10le"));
         assert_eq!(of(Subtype::VP8, &[]), "yuv420p");
         assert_eq!(of(Subtype::H264, &[1, 2, 3]), "");
         // A key frame of profile 2: 10 bits.

@@ -29,6 +29,9 @@ const NOT_TAGS: &[&str] = &[
     "language",
 ];
 
+/// What ffprobe writes for a codec that has no level.
+const NO_LEVEL: i32 = -99;
+
 /// The whole document.
 pub(super) fn document(file: &File, presentation: &PresentationDescriptor) -> Json {
     let streams: Vec<_> = presentation.streams.iter().map(stream).collect();
@@ -135,7 +138,8 @@ fn picture(object: &mut Object, stream: &StreamDescriptor) {
             None => coded.get(&stream_keys::PIX_FMT),
         },
     );
-    object.put_some("level", coded.get(&stream_keys::LEVEL));
+    let level = coded.get(&stream_keys::LEVEL);
+    object.put("level", level.map_or(json!(NO_LEVEL), Json::from));
     object.put_some("has_b_frames", coded.get(&stream_keys::HAS_B_FRAMES));
     let full = media_type
         .get(&keys::FULL_RANGE)

@@ -308,13 +308,14 @@ fn bit_rate(media_type: &MediaType, track: &Track) -> Option<u64> {
     }
     let total = u64::try_from(track.tables.total_duration()).unwrap_or(0);
     let units = track.duration.unwrap_or(total);
-    rate_of(track.tables.total_bytes(), units, track.timescale)
+    rate_of(track.tables.total_bytes(), units, track.timescale, 0)
 }
 
-/// Bits a second of so many bytes in `units` of `timescale` a second.
-fn rate_of(bytes: u64, units: u64, timescale: u32) -> Option<u64> {
+/// Bits a second of so many bytes in `units` of `timescale` a second; `half` of the units rounds to the nearest.
+fn rate_of(bytes: u64, units: u64, timescale: u32, half: u64) -> Option<u64> {
     let bits = u128::from(bytes) * 8;
-    let rate = (bits * u128::from(timescale)).checked_div(units.into())?;
+    let scaled = bits * u128::from(timescale) + u128::from(half);
+    let rate = scaled.checked_div(units.into())?;
     u64::try_from(rate).ok().filter(|rate| *rate > 0)
 }
 
@@ -376,7 +377,10 @@ fn find_fragments(source: &mut Mp4Source, movie: &Movie) -> Result<()> {
         let bytes = bytes.saturating_add(stream.tables.total_bytes());
         let units = units.saturating_add(stream.tables.total_duration());
         let is_pcm = codec::pcm_bytes(descriptor.media_type.subtype).is_some();
-        if !is_pcm && let Some(rate) = rate_of(bytes, units.unsigned_abs(), stream.timescale) {
+        // Rounded here, but not for tables: so has FFmpeg it.
+        let half = units.unsigned_abs() / 2;
+        if !is_pcm && let Some(rate) = rate_of(bytes, units.unsigned_abs(), stream.timescale, half)
+        {
             descriptor.media_type.attributes.set(&keys::BIT_RATE, rate);
         }
     }

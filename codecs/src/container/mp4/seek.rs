@@ -20,6 +20,8 @@ pub(super) struct FragmentIndex {
     delays: Vec<i64>,
     /// Bytes and units of the samples of each track up to there.
     totals: Vec<(u64, i64)>,
+    /// Presentation time, before any edit list, of the first sample of each track in fragments.
+    firsts: Vec<Option<i64>>,
     /// There is no further one, or none that can be read.
     complete: bool,
 }
@@ -50,6 +52,7 @@ impl FragmentIndex {
             marks: Vec::new(),
             delays: vec![0; times.len()],
             totals: vec![(0, 0); times.len()],
+            firsts: vec![None; times.len()],
             next,
             times,
             complete: false,
@@ -71,6 +74,11 @@ impl FragmentIndex {
     /// Bytes and units of the samples of a track as far as the file was looked through.
     pub(super) fn totals(&self, track: usize) -> (u64, i64) {
         self.totals.get(track).copied().unwrap_or_default()
+    }
+
+    /// Presentation time, before any edit list, of the first sample of a track in the fragments that were looked through.
+    pub(super) fn first(&self, track: usize) -> Option<i64> {
+        self.firsts.get(track).copied().flatten()
     }
 
     /// The most negative composition offset of a track as far as the file was looked through, as a positive number.
@@ -171,6 +179,10 @@ impl Mp4Source {
             Ok(true) => {
                 for (delay, track) in self.index.delays.iter_mut().zip(&self.fragments) {
                     *delay = composition_delay(&track.runs).max(*delay);
+                }
+                for (first, track) in self.index.firsts.iter_mut().zip(&self.fragments) {
+                    let run = track.runs.front().filter(|_| first.is_none());
+                    *first = first.or_else(|| run?.clone().next().map(|entry| entry.cts));
                 }
                 for (total, track) in self.index.totals.iter_mut().zip(&self.fragments) {
                     for (bytes, units) in track.runs.iter().map(Run::totals) {

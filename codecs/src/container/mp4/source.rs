@@ -77,16 +77,17 @@ impl Mp4Source {
 
     /// Presentation time, in units of its track, at which each stream begins, where it is known.
     pub(super) fn first_times(&self) -> Vec<Option<i64>> {
-        let streams = self.streams.iter().zip(&self.fragments);
+        let streams = self.streams.iter().zip(&self.fragments).enumerate();
         streams
-            .map(|(stream, track)| {
+            .map(|(index, (stream, track))| {
                 stream.first_of_tables().or_else(|| {
-                    let first = track.runs.front()?.clone().next()?;
+                    let first = || track.runs.front()?.clone().next().map(|first| first.cts);
+                    let first = self.index.first(index).or_else(first)?;
                     let shift = stream
                         .fragment_shift
                         .0
                         .saturating_add(stream.composition_delay);
-                    Some(first.cts.saturating_add(shift))
+                    Some(first.saturating_add(shift))
                 })
             })
             .collect()

@@ -11,6 +11,8 @@ pub(crate) struct Facts {
     pub(crate) level: u8,
     /// How many pictures can precede one in decoding order and follow it in output order.
     pub(crate) reorder_depth: usize,
+    /// Whether the stream says so; else it is the most that its level allows.
+    pub(crate) reorder_stated: bool,
     pub(crate) pixel_aspect: Option<(u32, u32)>,
     pub(crate) full_range: Option<bool>,
 }
@@ -28,6 +30,7 @@ pub(crate) fn facts(record: &[u8]) -> Option<Facts> {
         },
         level: u8::try_from(sps.level).ok()?,
         reorder_depth: sps.reorder_depth,
+        reorder_stated: sps.reorder_stated,
         pixel_aspect: sps.extra.pixel_aspect,
         full_range: sps.extra.full_range,
     })

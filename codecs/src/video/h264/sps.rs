@@ -31,6 +31,8 @@ pub(super) struct Sps {
     pub(super) gaps_allowed: bool,
     /// How many pictures can precede one in decoding order and follow it in output order.
     pub(super) reorder_depth: usize,
+    /// Whether the set says so; else it is the most that the level allows.
+    pub(super) reorder_stated: bool,
     /// 0 for grey, 1 for 4:2:0, 2 for 4:2:2, 3 for 4:4:4.
     pub(super) chroma: u32,
     /// Bits of a luma value.
@@ -194,9 +196,11 @@ fn parse(bits: &mut Bits<'_>, unsupported: &mut Option<&'static str>) -> Option<
         Usage::default()
     };
     let intra_only = matches!(profile, 44 | 86 | 100 | 110 | 122 | 244) && constraints & 0x10 != 0;
+    let never = profile == 66 || poc_type == 2 || intra_only;
+    let reorder_stated = usage.reorder_frames.is_some() || never;
     let reorder_depth = match usage.reorder_frames {
         Some(frames) => frames.min(16) as usize,
-        None if profile == 66 || poc_type == 2 || intra_only => 0,
+        None if never => 0,
         None => max_dpb_frames(level, constraints, mb_width * mb_height),
     };
     Some(Ok(Sps {
@@ -214,6 +218,7 @@ fn parse(bits: &mut Bits<'_>, unsupported: &mut Option<&'static str>) -> Option<
         delta_poc_always_zero,
         gaps_allowed,
         reorder_depth,
+        reorder_stated,
         chroma,
         bits: bit_depth,
         level,

@@ -88,6 +88,13 @@ fn pictures_are_not_shown_before_they_are_decoded_whichever_fragment_reorders_mo
 }
 
 #[test]
+fn a_stream_begins_where_its_first_fragment_does_whichever_that_is() {
+    let source = open([header(), fragment(700, &[20]), data(1)].concat(), true).unwrap();
+    let start = source.presentation().streams[0].start_time;
+    assert_eq!(start, Some(MediaTime::from_millis(720)));
+}
+
+#[test]
 fn the_bit_rate_is_that_of_all_fragments() {
     let parts = [
         header(),
