@@ -7,6 +7,7 @@ pub mod bench;
 mod components;
 mod decode;
 mod failure;
+mod host;
 mod log;
 mod output;
 mod placement;
@@ -55,6 +56,7 @@ enum Command {
     Play(play::Play),
     Run(run::Run),
     Components(components::Components),
+    Host(host::HostCommand),
     Trust(trust::Trust),
     Bench(bench::BenchArgs),
 }
@@ -101,6 +103,7 @@ async fn run_command(command: Command) -> u8 {
         Command::Play(play) => play.run(&mut interrupt).await,
         Command::Run(run) => run.run(&mut interrupt).await,
         Command::Components(components) => components.run(),
+        Command::Host(host) => interrupt.or(host.run()).await,
         Command::Trust(trust) => interrupt.or(trust.run()).await,
         Command::Bench(bench) => {
             let run = async { bench::run(bench).await.map_err(Failure::from) };
@@ -120,6 +123,7 @@ impl Command {
         match self {
             Self::Probe(probe) => probe.json.then_some(Document),
             Self::Decode(decode) => decode.json.then_some(Lines),
+            Self::Host(host) => host.is_json().then_some(Document),
             Self::Trust(trust) => trust.is_json().then_some(Document),
             // Their events and summary say it.
             Self::Play(_) | Self::Run(_) | Self::Components(_) | Self::Bench(_) => None,

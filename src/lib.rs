@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 pub use portcullis_actors::bridge::{self, AnyHandle, Handle, Interface, Remote};
 pub use portcullis_actors::client::{
     EventStream, GrabbedSamples, MediaSession, MediaSessionBuilder, Output as StreamOutput,
-    OutputFormat, PictureFormat, Placement, SampleStream, SoundFormat, SourceReader,
+    OutputFormat, PictureFormat, Placement, PmpFlags, SampleStream, SoundFormat, SourceReader,
     SourceReaderBuilder, SourceSide, StreamSelector,
 };
 pub use portcullis_actors::interactive::{Interactive, Receive};
@@ -47,8 +47,13 @@ pub use portcullis_engine::{self as engine, *};
 /// Hosts: this program's own, and connections to others.
 pub mod host {
     pub use portcullis_actors::host::{
-        CreateObject, CreatedObject, DescribeHost, Host, HostConnection, HostFacts, PmpHost,
-        SOURCE_RESOLVER,
+        AwaitHostUnlocked, CountHostLocks, CreateObject, CreatedObject, DescribeHost, Host,
+        HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProtectedHost,
+        SOURCE_RESOLVER, Trust, UnlockHost, check,
+    };
+    pub use portcullis_actors::host::{
+        HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,
+        SandboxProfile,
     };
 
     /// Makes this program able to be its own host, with these components. Call it first thing in `main`, before any thread.
@@ -84,4 +89,9 @@ pub fn open(input: impl Into<Input>) -> SourceReaderBuilder {
 /// Makes a media session.
 pub fn session(placement: Placement) -> MediaSessionBuilder {
     MediaSessionBuilder::new(registry(), placement)
+}
+
+/// Makes a PMP session as in the original: in a protected host, unless the flag for an unprotected process is set.
+pub fn pmp_session(host: host::Host, flags: PmpFlags) -> MediaSessionBuilder {
+    MediaSessionBuilder::pmp(registry(), host, flags)
 }

@@ -36,6 +36,7 @@ pub use handle::{AnyHandle, Call, Handle};
 #[doc(hidden)]
 pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};
+pub(crate) use link::APPLICATION;
 pub use link::{Link, LinkLost};
 pub use payload_port::SlotAllocator;
 pub use proxy::Proxy;

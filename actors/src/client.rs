@@ -13,4 +13,4 @@ pub use reader::{
     Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader,
     SourceReaderBuilder, StreamSelector,
 };
-pub use session::{MediaSession, MediaSessionBuilder, Placement, SourceSide};
+pub use session::{MediaSession, MediaSessionBuilder, Placement, PmpFlags, SourceSide};

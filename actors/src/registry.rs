@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_engine::component::{ByteStreamHandler, Component};
+use portcullis_engine::trust::{ClassVersion, TrustError};
 use portcullis_engine::{
     ContentLimits, MediaSink as SinkComponent, MediaSource as SourceComponent,
     Registry as Components, Result, SampleAllocator, Settings, Transform as TransformComponent,
@@ -107,6 +108,20 @@ impl Registry {
         });
         self.interactive.insert(C::INFO.class, create);
         self
+    }
+
+    /// What of this a signed manifest lists in the same version, and why each of the others is refused.
+    pub(crate) fn permitted(&self, listed: &[ClassVersion]) -> (Self, HashMap<String, TrustError>) {
+        let mut permitted = self.clone();
+        let mut refused = HashMap::new();
+        for found in self.components.class_versions() {
+            if let Err(error) = found.check_listed(listed) {
+                permitted.components.remove(&found.class);
+                permitted.interactive.remove(found.class.as_str());
+                refused.insert(found.class, error);
+            }
+        }
+        (permitted, refused)
     }
 
     /// Creates a transform's actor on this arbiter, with its own messages if it has some.

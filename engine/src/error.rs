@@ -247,6 +247,14 @@ pub enum ErrorKind {
     /// The host could not be started.
     #[error("host cannot start: {0}")]
     HostStart(Text),
+    /// A layer of the host's sandbox is required and not to be had here.
+    #[error("host cannot start without the sandbox's layer \"{layer}\": {why}")]
+    LayerMissing {
+        /// The layer.
+        layer: Text,
+        /// What the kernel or the program lacks.
+        why: Text,
+    },
     /// The other side of the link breaks the protocol.
     #[error("protocol error: {0}")]
     Protocol(Text),
@@ -261,8 +269,35 @@ pub struct HostExit {
     pub code: Option<i32>,
     /// The signal, if one ended it.
     pub signal: Option<i32>,
+    /// The system call for which its sandbox ended it, by name, number and architecture.
+    pub blocked: Option<String>,
+    /// The quota beyond which it went.
+    pub quota: Option<HostQuota>,
     /// The last lines that it wrote to standard error.
     pub last_words: Vec<String>,
+}
+
+/// What a host may use up only so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HostQuota {
+    /// Memory.
+    Memory,
+    /// Processor time.
+    CpuTime,
+    /// Time since its start.
+    WallTime,
+}
+
+impl fmt::Display for HostQuota {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Memory => "memory",
+            Self::CpuTime => "processor time",
+            Self::WallTime => "wall time",
+        })
+    }
 }
 
 impl fmt::Display for HostExit {
@@ -272,6 +307,12 @@ impl fmt::Display for HostExit {
             (Some(signal), _) => write!(out, "was ended by signal {signal}")?,
             (None, Some(code)) => write!(out, "exited with code {code}")?,
             (None, None) => write!(out, "closed its link")?,
+        }
+        if let Some(call) = &self.blocked {
+            write!(out, "; its sandbox blocked the system call {call}")?;
+        }
+        if let Some(quota) = self.quota {
+            write!(out, "; it went beyond its quota of {quota}")?;
         }
         if let Some(last) = self.last_words.last() {
             write!(out, "; last words: {last}")?;

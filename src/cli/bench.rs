@@ -23,8 +23,6 @@ use self::row::Rows;
 use crate::Placement;
 
 /// Measures a pattern source that feeds a null sink through a session, and calls through handles.
-///
-/// The host of `isolated` is a process of its own, not yet sandboxed.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     /// Where the session runs
@@ -62,9 +60,11 @@ pub struct BenchArgs {
 pub enum Where {
     /// In this process
     InProcess,
-    /// In a host process
+    /// In a sandboxed host process
     #[default]
     Isolated,
+    /// In a host with the complete sandbox, whose program is not verified here
+    Protected,
 }
 
 impl Where {
@@ -73,6 +73,7 @@ impl Where {
         match self {
             Self::InProcess => Placement::InProcess,
             Self::Isolated => Placement::isolated(),
+            Self::Protected => Placement::protected(crate::host::Trust::development()),
         }
     }
 }

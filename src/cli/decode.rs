@@ -107,7 +107,7 @@ impl Decode {
     fn reader(&self) -> Result<SourceReaderBuilder, Failure> {
         let input = arguments::input(&self.file)?;
         Ok(
-            SourceReaderBuilder::new(crate::registry(), self.place.placement(), input)
+            SourceReaderBuilder::new(crate::registry(), self.place.placement()?, input)
                 .source_side(self.source.side())
                 .limits(self.place.limits()),
         )

@@ -157,7 +157,7 @@ pub(super) fn code_of(error: &Error) -> u8 {
         // What the content is cannot be brought to what was asked for.
         ErrorKind::CannotConnect(_) => 4,
         ErrorKind::HostLost(_) | ErrorKind::Protocol(_) => 5,
-        ErrorKind::HostStart(_) => 6,
+        ErrorKind::HostStart(_) | ErrorKind::LayerMissing { .. } => 6,
         ErrorKind::NotTrusted(_) => 7,
         _ if error.is_content() => 4,
         _ => 1,

@@ -1,8 +1,13 @@
 //! Where a command's pipeline runs, and what its content may ask for.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use portcullis_engine::ContentLimits;
 
+use super::failure::Failure;
+use super::trust;
+use crate::host::{Host, ProtectedHost, SandboxPolicy, Trust};
 use crate::{Placement, SourceSide};
 
 /// Where the pipeline runs.
@@ -10,18 +15,21 @@ use crate::{Placement, SourceSide};
 pub(super) enum PlacementName {
     /// In this process: a crash of a parser or decoder is a crash of the command
     InProcess,
-    /// In a process of its own, not yet sandboxed: a crash there is an error here
+    /// In a sandboxed process of its own: a crash there is an error here
     #[default]
     Isolated,
+    /// In a sandboxed process whose program is verified; clear samples still come back to this command
+    Protected,
 }
 
-impl PlacementName {
-    pub(super) fn placement(self) -> Placement {
-        match self {
-            Self::InProcess => Placement::InProcess,
-            Self::Isolated => Placement::isolated(),
-        }
-    }
+/// What happens when this machine lacks a layer of the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum SandboxName {
+    /// The host does not start
+    #[default]
+    Require,
+    /// The host starts without the layer, and a warning names it. Not for protected hosts
+    BestEffort,
 }
 
 /// On which side of the wall a source is.
@@ -43,12 +51,74 @@ impl SourceName {
     }
 }
 
-/// `--placement` and the limits.
-#[derive(Clone, Copy, Debug, Args)]
-pub(super) struct PlacementArgs {
+/// `--placement`, and what the host has to be.
+#[derive(Clone, Debug, Args)]
+pub(super) struct HostArgs {
     /// Where the pipeline runs
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
-    placement: PlacementName,
+    pub(super) placement: PlacementName,
+    /// What happens when this machine lacks a layer of the sandbox (see `portcullis host check`)
+    #[arg(
+        long,
+        value_name = "POLICY",
+        value_enum,
+        default_value_t,
+        help_heading = "Host"
+    )]
+    sandbox: SandboxName,
+    /// Another host program than this one
+    #[arg(long, value_name = "PROGRAM", help_heading = "Host")]
+    host_program: Option<PathBuf>,
+    /// The signed manifest of a protected host. Without one its program is not verified, which a warning says
+    #[arg(long, value_name = "FILE", requires = "roots", help_heading = "Host")]
+    manifest: Option<PathBuf>,
+    /// The file of a public key that may have signed the manifest; may be given again
+    #[arg(
+        long = "root",
+        value_name = "FILE",
+        requires = "manifest",
+        help_heading = "Host"
+    )]
+    roots: Vec<PathBuf>,
+}
+
+impl HostArgs {
+    pub(super) fn placement(&self) -> Result<Placement, Failure> {
+        let host = match &self.host_program {
+            None => Host::current(),
+            // The whole path: a bare name would be looked for elsewhere.
+            Some(program) => Host::program(program.canonicalize().map_err(|error| {
+                portcullis_engine::Error::io(program.display().to_string(), &error)
+            })?),
+        };
+        let host = host.sandbox(match self.sandbox {
+            SandboxName::Require => SandboxPolicy::Require,
+            SandboxName::BestEffort => SandboxPolicy::BestEffort,
+        });
+        Ok(match self.placement {
+            PlacementName::InProcess => Placement::InProcess,
+            PlacementName::Isolated => Placement::Isolated(host),
+            PlacementName::Protected => {
+                Placement::Protected(ProtectedHost::new(host, self.trust()?))
+            }
+        })
+    }
+
+    fn trust(&self) -> Result<Trust, Failure> {
+        let Some(manifest) = &self.manifest else {
+            trust::warn_of_development("protected host without a manifest");
+            return Ok(Trust::development());
+        };
+        let roots = trust::roots(&self.roots)?;
+        Ok(Trust::file(manifest, roots))
+    }
+}
+
+/// The placement and the limits.
+#[derive(Clone, Debug, Args)]
+pub(super) struct PlacementArgs {
+    #[command(flatten)]
+    host: HostArgs,
     /// Pixels that one picture may have
     #[arg(long, value_name = "N", help_heading = "Limits")]
     max_pixels: Option<u64>,
@@ -64,8 +134,8 @@ pub(super) struct PlacementArgs {
 }
 
 impl PlacementArgs {
-    pub(super) fn placement(&self) -> Placement {
-        self.placement.placement()
+    pub(super) fn placement(&self) -> Result<Placement, Failure> {
+        self.host.placement()
     }
 
     pub(super) fn limits(&self) -> ContentLimits {

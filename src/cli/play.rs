@@ -85,7 +85,7 @@ impl Play {
         let name = input.name();
         let mut policy = OpenPolicy::new();
         let url = policy.grant(input);
-        let builder = MediaSessionBuilder::new(crate::registry(), self.place.placement())
+        let builder = MediaSessionBuilder::new(crate::registry(), self.place.placement()?)
             .pacing(self.clock.pacing())
             .limits(self.place.limits())
             .policy(policy);

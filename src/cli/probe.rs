@@ -41,7 +41,7 @@ impl Probe {
             .map(|file| file.len());
         let name = self.file.display().to_string();
         let file = File { name, size };
-        let reader = SourceReaderBuilder::new(crate::registry(), self.place.placement(), input)
+        let reader = SourceReaderBuilder::new(crate::registry(), self.place.placement()?, input)
             .limits(self.place.limits())
             .open()
             .await?;

@@ -51,7 +51,7 @@ impl Run {
         interrupt: &mut Interrupt,
     ) -> Result<Result<(), Failure>, Failure> {
         let topology = self.read()?;
-        let builder = MediaSessionBuilder::new(crate::registry(), self.place.placement())
+        let builder = MediaSessionBuilder::new(crate::registry(), self.place.placement()?)
             .pacing(self.clock.pacing())
             .limits(self.place.limits())
             .policy(policy(&topology));

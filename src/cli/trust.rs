@@ -8,12 +8,12 @@ mod keygen;
 mod sign;
 mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use portcullis_engine::Error;
-use portcullis_engine::trust::{ClassVersion, UnixTime};
+use portcullis_engine::trust::{ClassVersion, TrustRoots, UnixTime};
 
 use super::failure::Failure;
 use crate::host::{DescribeHost, Host};
@@ -81,7 +81,12 @@ async fn components_of(program: &Path) -> Result<Vec<ClassVersion>, Failure> {
 /// Said wherever a development key is used.
 const NO_PROTECTION: &str = "development key: no protection";
 
-fn warn_of_development(what: &str) {
+/// The keys in these files, to believe.
+pub(super) fn roots(paths: &[PathBuf]) -> Result<TrustRoots, Failure> {
+    files::roots(paths, false)
+}
+
+pub(super) fn warn_of_development(what: &str) {
     eprintln!("portcullis: {what}: {NO_PROTECTION}");
     tracing::warn!(what, "{NO_PROTECTION}");
 }

@@ -30,7 +30,7 @@ type Whole = Vec<Outcome>;
 
 /// Reads every stream of a file.
 async fn whole(place: Place, host: &HostConnection, path: &Path) -> Whole {
-    let open = |path: &Path| match place.is_isolated() {
+    let open = |path: &Path| match place.is_in_host() {
         true => place.open(path).host(host.clone()),
         false => place.open(path),
     };

@@ -207,7 +207,7 @@ fn a_source_of_the_application_is_given_the_host_first_and_creates_objects_in_it
             let first = heard.lock().unwrap().clone();
             let host = Heard::Host {
                 pid: session.host().pid(),
-                is_remote: place.is_isolated(),
+                is_remote: place.is_in_host(),
             };
             assert_eq!(first, [host], "{place:?}: before anything else");
             session.start(None).await.unwrap();

@@ -12,9 +12,10 @@ use self::command::{Finished, portcullis};
 use super::support::media;
 
 /// The words of each placement.
-const PLACEMENTS: [&[&str]; 3] = [
+const PLACEMENTS: [&[&str]; 4] = [
     &["--placement", "in-process"],
     &["--placement", "isolated"],
+    &["--placement", "protected"],
     &["--placement", "isolated", "--source", "app"],
 ];
 
@@ -27,19 +28,22 @@ fn oracle() -> String {
 }
 
 #[test]
-fn help_tells_exit_codes_and_that_isolated_is_not_sandboxed() {
+fn help_tells_exit_codes_and_what_the_placements_give() {
     let help = portcullis(["--help"]).finish();
     assert_eq!(help.code, Some(0));
     assert!(help.stdout.contains("Exit codes:"), "{}", help.stdout);
     for command in ["probe", "decode", "play", "run"] {
         let help = portcullis([command, "--help"]).finish().stdout;
-        assert!(help.contains("not yet sandboxed"), "{command}: {help}");
+        assert!(
+            help.contains("sandboxed process of its own"),
+            "{command}: {help}"
+        );
     }
 }
 
 #[test]
 fn probe_speaks_ffprobes_language() {
-    for placement in &PLACEMENTS[..2] {
+    for placement in &PLACEMENTS[..3] {
         let probe = portcullis(["probe", "--json", &clip()])
             .args(placement)
             .finish();
@@ -85,7 +89,11 @@ fn framemd5_is_ffmpegs_to_the_byte_in_every_placement() {
             "{placement:?}: {}",
             decode.stdout
         );
-        assert_eq!(decode.stderr, "", "{placement:?}");
+        let is_unverified = placement.contains(&"protected");
+        let warning =
+            "portcullis: protected host without a manifest: development key: no protection\n";
+        let expected = if is_unverified { warning } else { "" };
+        assert_eq!(decode.stderr, expected, "{placement:?}");
     }
 }
 
@@ -253,7 +261,7 @@ fn a_presentation_takes_its_time() {
 
 #[test]
 fn a_topology_runs_from_a_file() {
-    for placement in &PLACEMENTS[..2] {
+    for placement in &PLACEMENTS[..3] {
         let run = portcullis(["run", "--json", "--clock", "free", "examples/topology.toml"])
             .args(placement)
             .finish();

@@ -59,7 +59,7 @@ fn a_knob_turned_while_the_pipeline_runs_takes_effect_at_a_sample_in_every_place
             let source = session.resolve(&url, place.side()).await.unwrap();
             let sound = source.presentation.nth_of(MajorType::Audio, 0).unwrap().id;
             let (knob, gain) = session.create(Gain { factor: 1.0 }).await.unwrap();
-            assert_eq!(knob.is_remote(), place.is_isolated(), "{place:?}");
+            assert_eq!(knob.is_remote(), place.is_in_host(), "{place:?}");
             let (sink, mut samples) = session.sample_grabber().await.unwrap();
 
             let [source_id, gain_id, sink_id] = [0, 1, 2].map(ObjectId);

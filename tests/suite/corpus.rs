@@ -41,7 +41,7 @@ async fn outcome(
     selector: StreamSelector,
 ) -> Outcome {
     let mut builder = place.open(path);
-    if let Some(host) = host.filter(|_| place.is_isolated()) {
+    if let Some(host) = host.filter(|_| place.is_in_host()) {
         builder = builder.host(host.clone());
     }
     let reading = async {

@@ -18,7 +18,11 @@ use crate::support::{Place, example, host, media, process, run, until};
 /// How long a lost host may go unnoticed.
 const NOTICED: Duration = Duration::from_secs(1);
 
-const ISOLATED: [Place; 2] = [Place::IsolatedSourceInHost, Place::IsolatedSourceInApp];
+const IN_HOST: [Place; 3] = [
+    Place::IsolatedSourceInHost,
+    Place::IsolatedSourceInApp,
+    Place::Protected,
+];
 
 async fn playing(place: Place) -> (portcullis::MediaSession, portcullis::EventStream) {
     let mut policy = OpenPolicy::new();
@@ -50,7 +54,7 @@ async fn playing(place: Place) -> (portcullis::MediaSession, portcullis::EventSt
 #[test]
 fn killed_host_fails_the_session_and_only_it() {
     run(async {
-        for place in ISOLATED {
+        for place in IN_HOST {
             let (session, mut events) = playing(place).await;
             let (other, mut other_events) = playing(place).await;
             let pid = session.host().pid();
@@ -93,7 +97,7 @@ fn killed_host_fails_the_session_and_only_it() {
 #[test]
 fn a_reader_of_a_killed_host_gets_an_error_that_says_so() {
     run(async {
-        for place in ISOLATED {
+        for place in IN_HOST {
             let reader = place.open(media::clip()).open().await.unwrap();
             let mut pictures = reader.samples(StreamSelector::FIRST_VIDEO).await.unwrap();
             pictures.try_next().await.unwrap().unwrap();

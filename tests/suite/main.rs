@@ -15,6 +15,7 @@ mod corpus;
 mod custom_host;
 mod examples;
 mod external_crate;
+mod host_lifetime;
 mod host_loss;
 mod reader;
 mod session;

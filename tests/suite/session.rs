@@ -73,7 +73,7 @@ fn the_trace_of_a_file_is_the_same_in_every_placement() {
             session.close().await.unwrap();
             trace.extend(until(&mut events, |kind| *kind == EventKind::SessionClosed).await);
             let pid = session.host().pid();
-            assert_eq!(pid != std::process::id(), place.is_isolated());
+            assert_eq!(pid != std::process::id(), place.is_in_host());
             assert!(trace.iter().all(|event| event.pid == Some(pid)));
             assert!(trace.iter().all(|event| event.status.is_ok()), "{trace:?}");
             traces.push(normalise(&trace));

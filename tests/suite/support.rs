@@ -9,7 +9,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis::host::Host;
+use portcullis::host::{Host, ProtectedHost, Trust};
 use portcullis::{Input, Placement, SourceReaderBuilder, SourceSide};
 
 /// How long anything may take that is not a whole corpus.
@@ -24,13 +24,16 @@ pub(crate) enum Place {
     IsolatedSourceInHost,
     /// The session in a host, its source here.
     IsolatedSourceInApp,
+    /// The session and its source in a host with the complete sandbox.
+    Protected,
 }
 
 impl Place {
-    pub(crate) const ALL: [Self; 3] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::InProcess,
         Self::IsolatedSourceInHost,
         Self::IsolatedSourceInApp,
+        Self::Protected,
     ];
 
     pub(crate) fn placement(self) -> Placement {
@@ -42,17 +45,18 @@ impl Place {
         match self {
             Self::InProcess => Placement::InProcess,
             Self::IsolatedSourceInHost | Self::IsolatedSourceInApp => Placement::Isolated(host),
+            Self::Protected => Placement::Protected(ProtectedHost::new(host, Trust::development())),
         }
     }
 
     pub(crate) fn side(self) -> SourceSide {
         match self {
             Self::IsolatedSourceInApp => SourceSide::Application,
-            Self::InProcess | Self::IsolatedSourceInHost => SourceSide::Host,
+            Self::InProcess | Self::IsolatedSourceInHost | Self::Protected => SourceSide::Host,
         }
     }
 
-    pub(crate) fn is_isolated(self) -> bool {
+    pub(crate) fn is_in_host(self) -> bool {
         self != Self::InProcess
     }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::SetTopologyFlags;
-use portcullis_engine::topology::{self, ObjectId, Topology};
+use portcullis_engine::topology::{ObjectId, Topology};
 use portcullis_engine::{Component, ContentLimits, Error, ErrorKind, MediaTime, Result, Settings};
 
 use super::events::{EventStream, Events};
 use crate::bridge::{AnyHandle, Call, Handle, Has, Remote};
 use crate::host::{
-    CreateObject, CreateSession, CreatedObject, Host, HostConnection, PmpHost, SOURCE_RESOLVER,
+    CreateObject, CreateSession, CreatedObject, Host, HostConnection, PmpHost, ProtectedHost,
+    SOURCE_RESOLVER, Trust,
 };
 use crate::interactive::Interactive;
 use crate::pipeline::opener::{OpenPolicy, OpenUrl, Opener};
@@ -33,8 +34,10 @@ use crate::runtime;
 pub enum Placement {
     /// In the application's own process.
     InProcess,
-    /// In a process of its own, for clear content.
+    /// In a sandboxed process of its own, for clear content.
     Isolated(Host),
+    /// In a process whose program is verified and whose sandbox is complete, or it does not start.
+    Protected(ProtectedHost),
 }
 
 impl Placement {
@@ -43,10 +46,24 @@ impl Placement {
         Self::Isolated(Host::current())
     }
 
-    /// Whether the session runs in another process.
-    pub fn is_isolated(&self) -> bool {
-        matches!(self, Self::Isolated(_))
+    /// In a process of its own, with this program as the host, which `trust` has to find to be what its manifest says.
+    pub fn protected(trust: Trust) -> Self {
+        Self::Protected(ProtectedHost::new(Host::current(), trust))
     }
+
+    /// Whether the session runs in another process.
+    pub fn is_in_host(&self) -> bool {
+        !matches!(self, Self::InProcess)
+    }
+}
+
+/// The original's choice of a process for a PMP session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PmpFlags {
+    /// A protected process, which this finds to be what its manifest says.
+    Protected(Trust),
+    /// `MFPMPSESSION_UNPROTECTED_PROCESS`: isolation only, for clear content.
+    UnprotectedProcess,
 }
 
 /// On which side of the wall a source is made.
@@ -83,6 +100,16 @@ impl MediaSessionBuilder {
             read_ahead: None,
             policy: OpenPolicy::default(),
         }
+    }
+
+    /// A PMP session as in the original (reference P1, P2): in a protected host, unless the flag for an unprotected process is
+    /// set, which gives an isolated one.
+    pub fn pmp(registry: Arc<Registry>, host: Host, pmp: PmpFlags) -> Self {
+        let placement = match pmp {
+            PmpFlags::Protected(trust) => Placement::Protected(ProtectedHost::new(host, trust)),
+            PmpFlags::UnprotectedProcess => Placement::Isolated(host),
+        };
+        Self::new(registry, placement)
     }
 
     /// Runs in another placement than the one given first.
@@ -138,6 +165,7 @@ impl MediaSessionBuilder {
                 HostConnection::in_process(Arc::clone(&self.registry)).await?
             }
             (None, Placement::Isolated(host)) => host.start().await?,
+            (None, Placement::Protected(host)) => host.start().await?,
         };
         let policy = self.policy;
         let opener = runtime::run(move || async move { Ok(policy.start()) }).await?;
@@ -146,11 +174,7 @@ impl MediaSessionBuilder {
             opener: opener.clone(),
             pacing: self.pacing,
             read_ahead: self.read_ahead,
-            placement: if host.pid() == std::process::id() {
-                topology::Placement::InProcess
-            } else {
-                topology::Placement::Isolated
-            },
+            placement: host.placement(),
         };
         let control = host.pmp_host().send(CreateSession { config }).await?;
         let events = Events::start(control.clone()).await?;

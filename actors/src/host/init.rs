@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_rt::System;
 use futures::FutureExt;
-use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
+use portcullis_engine::{Error, Result, SampleAllocator, SampleBuffer};
 use portcullis_transport::{Endpoint, host};
 
 use super::PmpHostActor;
+use super::program::start_error;
 use crate::bridge::{Link, SlotAllocator};
 use crate::registry::Registry;
 
@@ -48,12 +49,12 @@ fn fail(why: &str) -> ! {
 fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
     System::new().block_on(async move {
         // Everything of the runtime is there, and nothing has come from the application yet.
-        host::serve()
-            .map_err(|error| Error::new(ErrorKind::HostStart(error.to_string().into())))?;
+        let isolation = host::serve().map_err(start_error)?;
         let memory = Arc::new(LateAllocator::default());
         let root = PmpHostActor::create(
             Arc::new(registry),
             Arc::clone(&memory) as Arc<dyn SampleAllocator>,
+            Some(isolation),
         );
         let link = Link::connect(
             endpoint,

@@ -1,29 +1,64 @@
 //! The actor that creates objects in its process by class id.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, WeakAddr};
 use portcullis_derive::Remote;
-use portcullis_engine::component::Role;
-use portcullis_engine::trust::ClassVersion;
+use portcullis_engine::trust::{ClassVersion, TrustError};
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, SampleAllocator, Settings};
+use portcullis_transport::Isolation;
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::{AnyHandle, FileDescriptor, Handle, ReplyFuture};
-use crate::pipeline::opener::{CreateUrl, Opener};
-use crate::pipeline::resolver::{SourceResolver, SourceResolverActor};
+use super::create::create_object;
+use super::session_places::SessionPlaces;
+use crate::bridge::{Answerer, AnyHandle, Deferred, Handle, ReplyFuture, deferred};
+use crate::pipeline::opener::Opener;
+use crate::pipeline::resolver::SourceResolver;
 use crate::pipeline::session::{MediaSessionActor, SessionConfig, SessionControl};
-use crate::pipeline::sink::{ComponentRenderer, ReadAhead, SinkActor, SinkObject};
-use crate::pipeline::source::{SourceActor, SourceObject};
+use crate::pipeline::sink::SinkObject;
+use crate::pipeline::source::SourceObject;
 use crate::pipeline::transform::TransformObject;
 use crate::registry::{Environment, Registry};
-use crate::system_time;
 
 crate::interface! {
     /// The host of a session.
-    pub PmpHost = "portcullis.PmpHost" { DescribeHost, CreateObject, CreateSession }
+    pub PmpHost = "portcullis.PmpHost" {
+        ConfigureHost, DescribeHost, CreateObject, CreateSession, LockHost, UnlockHost, CountHostLocks, AwaitHostUnlocked
+    }
 }
+
+/// Says what the host may do; the first message to it, and only once.
+#[derive(Clone, Debug, Serialize, Deserialize, Remote)]
+#[remote(reply = HostFacts, deadline_ms = 10000)]
+pub struct ConfigureHost {
+    /// Sessions that it takes at a time.
+    pub sessions: u32,
+    /// The components that it may offer, by the manifest of a protected host; all that it registers without one.
+    pub permitted: Option<Vec<ClassVersion>>,
+}
+
+/// Keeps the host from ending when its last connection goes, until it is unlocked or a grace of three seconds is over.
+/// Counts: each lock needs an unlock (reference P8).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+#[remote(reply = u32)]
+pub struct LockHost;
+
+/// Takes one lock back; answers how many there are. `InvalidRequest` without a lock.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+#[remote(reply = u32)]
+pub struct UnlockHost;
+
+/// Asks how many locks there are.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+#[remote(reply = u32)]
+pub struct CountHostLocks;
+
+/// Waits until there is no lock.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+#[remote(reply = (), no_deadline)]
+pub struct AwaitHostUnlocked;
 
 /// Asks which process the host is and what it can create.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
@@ -39,6 +74,8 @@ pub struct HostFacts {
     pub classes: Vec<String>,
     /// Its components with their versions: what the manifest of its program has to list.
     pub components: Vec<ClassVersion>,
+    /// What keeps the process from everything else, as it measured it; `None` of the application's own process.
+    pub isolation: Option<Isolation>,
 }
 
 /// Creates an object by class id where the host is.
@@ -84,6 +121,13 @@ pub struct CreateSession {
 pub(crate) struct PmpHostActor {
     registry: Arc<Registry>,
     allocator: Arc<dyn SampleAllocator>,
+    isolation: Option<Isolation>,
+    /// What the manifest refuses, by class.
+    refused: HashMap<String, TrustError>,
+    sessions: SessionPlaces,
+    is_configured: bool,
+    locks: u32,
+    awaiting_unlock: Vec<Answerer<()>>,
     own: Option<WeakAddr<Self>>,
 }
 
@@ -92,10 +136,17 @@ impl PmpHostActor {
     pub(crate) fn create(
         registry: Arc<Registry>,
         allocator: Arc<dyn SampleAllocator>,
+        isolation: Option<Isolation>,
     ) -> Handle<PmpHost> {
         let actor = Self {
             registry,
             allocator,
+            isolation,
+            refused: HashMap::new(),
+            sessions: SessionPlaces::unlimited(),
+            is_configured: false,
+            locks: 0,
+            awaiting_unlock: Vec::new(),
             own: None,
         };
         Handle::new(&actor.start())
@@ -116,22 +167,96 @@ impl Actor for PmpHostActor {
     }
 }
 
+impl PmpHostActor {
+    fn facts(&self) -> HostFacts {
+        let components = self.registry.components().class_versions();
+        let mut classes: Vec<_> = components
+            .iter()
+            .map(|component| component.class.clone())
+            .collect();
+        classes.push(SOURCE_RESOLVER.to_owned());
+        HostFacts {
+            pid: portcullis_transport::host::pid(),
+            classes,
+            components,
+            isolation: self.isolation.clone(),
+        }
+    }
+}
+
+impl Handler<ConfigureHost> for PmpHostActor {
+    type Result = Result<HostFacts>;
+
+    fn handle(&mut self, message: ConfigureHost, _: &mut Self::Context) -> Self::Result {
+        if std::mem::replace(&mut self.is_configured, true) {
+            return Err(Error::invalid_request("a host is configured only once"));
+        }
+        self.sessions = SessionPlaces::new(message.sessions);
+        if let Some(permitted) = message.permitted {
+            let (registry, refused) = self.registry.permitted(&permitted);
+            (self.registry, self.refused) = (Arc::new(registry), refused);
+        }
+        Ok(self.facts())
+    }
+}
+
 impl Handler<DescribeHost> for PmpHostActor {
     type Result = Result<HostFacts>;
 
     fn handle(&mut self, _: DescribeHost, _: &mut Self::Context) -> Self::Result {
-        let mut classes: Vec<_> = self
-            .registry
-            .components()
-            .iter()
-            .map(|entry| entry.info().class.to_owned())
-            .collect();
-        classes.push(SOURCE_RESOLVER.to_owned());
-        Ok(HostFacts {
-            pid: portcullis_transport::host::pid(),
-            classes,
-            components: self.registry.components().class_versions(),
-        })
+        Ok(self.facts())
+    }
+}
+
+impl Handler<LockHost> for PmpHostActor {
+    type Result = Result<u32>;
+
+    fn handle(&mut self, _: LockHost, _: &mut Self::Context) -> Self::Result {
+        self.locks = self
+            .locks
+            .checked_add(1)
+            .ok_or_else(|| Error::invalid_request("too many locks"))?;
+        Ok(self.locks)
+    }
+}
+
+impl Handler<UnlockHost> for PmpHostActor {
+    type Result = Result<u32>;
+
+    fn handle(&mut self, _: UnlockHost, _: &mut Self::Context) -> Self::Result {
+        self.locks = self
+            .locks
+            .checked_sub(1)
+            .ok_or_else(|| Error::invalid_request("the host is not locked"))?;
+        if self.locks == 0 {
+            for waiting in self.awaiting_unlock.drain(..) {
+                // Who waited may have given up.
+                let _ = waiting.answer(());
+            }
+        }
+        Ok(self.locks)
+    }
+}
+
+impl Handler<CountHostLocks> for PmpHostActor {
+    type Result = Result<u32>;
+
+    fn handle(&mut self, _: CountHostLocks, _: &mut Self::Context) -> Self::Result {
+        Ok(self.locks)
+    }
+}
+
+impl Handler<AwaitHostUnlocked> for PmpHostActor {
+    type Result = Deferred<()>;
+
+    fn handle(&mut self, _: AwaitHostUnlocked, _: &mut Self::Context) -> Self::Result {
+        if self.locks == 0 {
+            return Deferred::ready(Ok(()));
+        }
+        self.awaiting_unlock.retain(|waiting| !waiting.has_gone());
+        let (answerer, answer) = deferred();
+        self.awaiting_unlock.push(answerer);
+        answer
     }
 }
 
@@ -139,6 +264,10 @@ impl Handler<CreateObject> for PmpHostActor {
     type Result = ReplyFuture<CreatedObject>;
 
     fn handle(&mut self, message: CreateObject, _: &mut Self::Context) -> Self::Result {
+        if let Some(why) = self.refused.get(&message.class) {
+            let refusal = Error::new(ErrorKind::NotTrusted(why.clone()));
+            return ReplyFuture::new(std::future::ready(Err(refusal)));
+        }
         let registry = Arc::clone(&self.registry);
         let environment = Environment {
             allocator: Arc::clone(&self.allocator),
@@ -146,70 +275,6 @@ impl Handler<CreateObject> for PmpHostActor {
         };
         ReplyFuture::new(create_object(registry, environment, message))
     }
-}
-
-/// Creates an object by class id in this process, on this arbiter.
-pub(crate) async fn create_object(
-    registry: Arc<Registry>,
-    environment: Environment,
-    request: CreateObject,
-) -> Result<CreatedObject> {
-    let CreateObject {
-        class,
-        settings,
-        opener,
-        limits,
-    } = request;
-    if class == SOURCE_RESOLVER {
-        return Ok(CreatedObject::Resolver(SourceResolverActor::create(
-            registry,
-        )));
-    }
-    let Some(info) = registry.components().get(&class).map(|entry| *entry.info()) else {
-        return Err(Error::new(ErrorKind::ClassNotInHost {
-            class: class.into(),
-        }));
-    };
-    match info.role {
-        Role::Source => {
-            let build = move || {
-                let mut source = registry.components().create_source(&class, &settings)?;
-                source.use_memory(environment.allocator);
-                Ok(source)
-            };
-            SourceActor::create(info.inline, limits, None, build)
-                .await
-                .map(CreatedObject::Source)
-        }
-        Role::Decoder | Role::Converter | Role::Transform => {
-            let (object, control) = registry
-                .create_transform(&class, &settings, environment)
-                .await?;
-            Ok(CreatedObject::Transform(object, control))
-        }
-        Role::Sink => {
-            let build = move || registry.components().create_sink(&class, &settings);
-            let (renderer, url) = ComponentRenderer::create(info.inline, build).await?;
-            if let Some(url) = url {
-                let opener = opener
-                    .ok_or_else(|| Error::invalid_request("a sink that writes needs an opener"))?;
-                let file = opener.send(CreateUrl { url }).await?;
-                renderer.attach(Box::new(into_file(&file)?)).await?;
-            }
-            let sink = SinkActor::create(renderer, ReadAhead::default(), system_time::now);
-            Ok(CreatedObject::Sink(sink))
-        }
-        role => Err(Error::invalid_request(format!(
-            "{class} is a {role}: use a source resolver"
-        ))),
-    }
-}
-
-fn into_file(descriptor: &FileDescriptor) -> Result<std::fs::File> {
-    let descriptor = descriptor
-        .take()
-        .ok_or_else(|| Error::invalid_request("the descriptor of an output was taken before"))?;
-    Ok(std::fs::File::from(descriptor))
 }
 
 impl Handler<CreateSession> for PmpHostActor {
@@ -221,6 +286,7 @@ impl Handler<CreateSession> for PmpHostActor {
             .as_ref()
             .and_then(WeakAddr::upgrade)
             .ok_or_else(|| Error::new(ErrorKind::ActorStopped))?;
+        let place = self.sessions.take()?;
         let environment = Environment {
             allocator: Arc::clone(&self.allocator),
             limits: message.config.limits,
@@ -230,6 +296,7 @@ impl Handler<CreateSession> for PmpHostActor {
             environment,
             message.config,
             Handle::new(&own),
+            place,
         ))
     }
 }

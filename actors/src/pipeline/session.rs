@@ -31,7 +31,7 @@ use self::graph::{Graph, Surroundings, all};
 use super::lifetime::end_with_last_handle;
 use super::sink::SinkStatistics;
 use crate::bridge::{Answerer, Deferred, Handle, ReplyFuture, deferred};
-use crate::host::PmpHost;
+use crate::host::{PmpHost, SessionPlace};
 use crate::registry::{Environment, Registry};
 use crate::system_time;
 
@@ -52,6 +52,8 @@ pub(crate) struct MediaSessionActor {
     resolving: HashMap<TopologyId, SpawnHandle>,
     events: VecDeque<Event>,
     asker: Option<Answerer<Vec<Event>>>,
+    /// Its place among the sessions of its process.
+    _place: SessionPlace,
     span: Span,
 }
 
@@ -65,6 +67,7 @@ impl MediaSessionActor {
         environment: Environment,
         config: SessionConfig,
         pmp: Handle<PmpHost>,
+        place: SessionPlace,
     ) -> Handle<SessionControl> {
         let actor = Self {
             machine: SessionMachine::new(),
@@ -84,6 +87,7 @@ impl MediaSessionActor {
             resolving: HashMap::new(),
             events: VecDeque::new(),
             asker: None,
+            _place: place,
             span: tracing::info_span!(
                 "session",
                 session = SESSIONS.fetch_add(1, Ordering::Relaxed),

@@ -94,6 +94,11 @@ impl Registry {
         self.entries.get(class)
     }
 
+    /// Takes a class out.
+    pub fn remove(&mut self, class: &str) -> Option<Entry> {
+        self.entries.remove(class)
+    }
+
     /// All classes in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()

@@ -14,6 +14,12 @@ use super::TrustError;
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
+impl From<[u8; 32]> for Sha256 {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl Sha256 {
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {

@@ -76,6 +76,25 @@ pub struct ClassVersion {
     pub version: u32,
 }
 
+impl ClassVersion {
+    /// Refuses this component if the list has it not, or in another version.
+    ///
+    /// # Errors
+    /// [`TrustError::ComponentNotListed`] or [`TrustError::ComponentVersion`].
+    pub fn check_listed(&self, list: &[Self]) -> Result<(), TrustError> {
+        let class = || self.class.clone().into();
+        match list.iter().find(|listed| listed.class == self.class) {
+            None => Err(TrustError::ComponentNotListed { class: class() }),
+            Some(listed) if listed.version != self.version => Err(TrustError::ComponentVersion {
+                class: class(),
+                listed: listed.version,
+                found: self.version,
+            }),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for ClassVersion {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}@{}", self.class, self.version)

@@ -141,27 +141,6 @@ impl VerifiedManifest {
         Ok(())
     }
 
-    /// Refuses a component that is not listed in this version.
-    ///
-    /// # Errors
-    /// [`TrustError::ComponentNotListed`] or [`TrustError::ComponentVersion`].
-    pub fn permits(&self, class: &str, version: u32) -> Result<(), TrustError> {
-        let mut listed = self.manifest.components.iter();
-        let Some(listed) = listed.find(|listed| listed.class == class) else {
-            return Err(TrustError::ComponentNotListed {
-                class: class.to_owned().into(),
-            });
-        };
-        if listed.version != version {
-            return Err(TrustError::ComponentVersion {
-                class: class.to_owned().into(),
-                listed: listed.version,
-                found: version,
-            });
-        }
-        Ok(())
-    }
-
     /// Refuses the first component that is not listed in its version; one that is listed and not there is no harm.
     ///
     /// # Errors
@@ -170,6 +149,6 @@ impl VerifiedManifest {
         bounded("components", found.len(), super::MAX_COMPONENTS)?;
         found
             .iter()
-            .try_for_each(|component| self.permits(&component.class, component.version))
+            .try_for_each(|component| component.check_listed(&self.manifest.components))
     }
 }

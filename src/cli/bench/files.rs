@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use super::row::{self, Rows};
 use super::{BenchArgs, Where};
 use crate::StreamSelector;
-use crate::host::Host;
+use crate::host::{Host, ProtectedHost, Trust};
 
 /// Starts of a host and of a program that does nothing.
 const STARTS: usize = 30;
@@ -20,13 +20,14 @@ const DECODES: usize = 20;
 
 /// Prints what `file` takes.
 pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
-    if args.placement == Where::Isolated {
-        host_start(rows).await?;
+    if args.placement != Where::InProcess {
+        host_start(rows, args.placement).await?;
     }
     let own = std::env::current_exe().context("this program")?;
     let placement = match args.placement {
         Where::InProcess => "in-process",
         Where::Isolated => "isolated",
+        Where::Protected => "protected",
     };
     let own = |words: &[&str]| {
         let mut command = Command::new(&own);
@@ -80,11 +81,19 @@ pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> R
 }
 
 /// From nothing to a host that answers, beside a program that ends at once.
-async fn host_start(rows: &mut Rows) -> Result<()> {
+async fn host_start(rows: &mut Rows, place: Where) -> Result<()> {
+    let start_one = async || match place {
+        Where::Protected => {
+            ProtectedHost::new(Host::current(), Trust::development())
+                .start()
+                .await
+        }
+        _ => Host::current().start().await,
+    };
     let mut times = Vec::new();
     for _ in 0..STARTS {
         let start = Instant::now();
-        let host = Host::current().start().await?;
+        let host = start_one().await?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
         drop(host);
     }

@@ -33,7 +33,7 @@ pub(super) async fn write(
         check_writable(out)?;
         policy.grant_output(out.as_str());
     }
-    let builder = MediaSessionBuilder::new(crate::registry(), decode.place.placement())
+    let builder = MediaSessionBuilder::new(crate::registry(), decode.place.placement()?)
         .pacing(Pacing::Free)
         .limits(decode.place.limits())
         .policy(policy);

@@ -73,7 +73,7 @@ fn readers_need_no_executor_at_all() {
 #[test]
 fn dropping_the_reader_ends_its_host() {
     run(async {
-        for place in Place::ALL.into_iter().filter(|place| place.is_isolated()) {
+        for place in Place::ALL.into_iter().filter(|place| place.is_in_host()) {
             let reader = place.open(media::clip()).open().await.unwrap();
             let pid = reader.session().host().pid();
             assert_ne!(pid, std::process::id());
@@ -126,7 +126,7 @@ fn giving_up_a_stalled_open_gives_up_the_input() {
         for place in Place::ALL {
             let body = Stalled::default();
             let seen = Arc::clone(&body.seen);
-            let connection = match place.is_isolated() {
+            let connection = match place.is_in_host() {
                 true => Some(host().start().await.unwrap()),
                 false => None,
             };

@@ -270,7 +270,7 @@ fn events_of_a_host_carry_its_process_id() {
             for event in seen {
                 assert_eq!(
                     event.pid == Some(own),
-                    !place.is_isolated(),
+                    !place.is_in_host(),
                     "{place:?}: {event:?}"
                 );
                 assert_eq!(

@@ -15,7 +15,7 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
-use super::launch::HostProgram;
+use super::launch::{HostProgram, on_launcher};
 use crate::error::TransportError;
 use crate::sys::spawn::spare;
 
@@ -100,6 +100,14 @@ impl HostImage {
         }
         images.push((identity, Arc::clone(&image)));
         Ok(image)
+    }
+
+    /// The same on the thread that starts hosts; works on any executor.
+    ///
+    /// # Errors
+    /// As [`HostImage::open`].
+    pub async fn prepare(program: HostProgram) -> Result<Arc<Self>, TransportError> {
+        on_launcher(move || Self::open(&program)).await?
     }
 
     fn make(file: File, size: u64, name: String) -> Result<Self, String> {

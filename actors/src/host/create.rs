@@ -1,0 +1,79 @@
+//! Creating an object by class id, where the host is.
+
+use std::sync::Arc;
+
+use portcullis_engine::component::Role;
+use portcullis_engine::{Error, ErrorKind, Result};
+
+use super::pmp_host::{CreateObject, CreatedObject, SOURCE_RESOLVER};
+use crate::bridge::FileDescriptor;
+use crate::pipeline::opener::CreateUrl;
+use crate::pipeline::resolver::SourceResolverActor;
+use crate::pipeline::sink::{ComponentRenderer, ReadAhead, SinkActor};
+use crate::pipeline::source::SourceActor;
+use crate::registry::{Environment, Registry};
+use crate::system_time;
+
+/// Creates an object by class id in this process, on this arbiter.
+pub(crate) async fn create_object(
+    registry: Arc<Registry>,
+    environment: Environment,
+    request: CreateObject,
+) -> Result<CreatedObject> {
+    let CreateObject {
+        class,
+        settings,
+        opener,
+        limits,
+    } = request;
+    if class == SOURCE_RESOLVER {
+        return Ok(CreatedObject::Resolver(SourceResolverActor::create(
+            registry,
+        )));
+    }
+    let Some(info) = registry.components().get(&class).map(|entry| *entry.info()) else {
+        return Err(Error::new(ErrorKind::ClassNotInHost {
+            class: class.into(),
+        }));
+    };
+    match info.role {
+        Role::Source => {
+            let build = move || {
+                let mut source = registry.components().create_source(&class, &settings)?;
+                source.use_memory(environment.allocator);
+                Ok(source)
+            };
+            SourceActor::create(info.inline, limits, None, build)
+                .await
+                .map(CreatedObject::Source)
+        }
+        Role::Decoder | Role::Converter | Role::Transform => {
+            let (object, control) = registry
+                .create_transform(&class, &settings, environment)
+                .await?;
+            Ok(CreatedObject::Transform(object, control))
+        }
+        Role::Sink => {
+            let build = move || registry.components().create_sink(&class, &settings);
+            let (renderer, url) = ComponentRenderer::create(info.inline, build).await?;
+            if let Some(url) = url {
+                let opener = opener
+                    .ok_or_else(|| Error::invalid_request("a sink that writes needs an opener"))?;
+                let file = opener.send(CreateUrl { url }).await?;
+                renderer.attach(Box::new(into_file(&file)?)).await?;
+            }
+            let sink = SinkActor::create(renderer, ReadAhead::default(), system_time::now);
+            Ok(CreatedObject::Sink(sink))
+        }
+        role => Err(Error::invalid_request(format!(
+            "{class} is a {role}: use a source resolver"
+        ))),
+    }
+}
+
+fn into_file(descriptor: &FileDescriptor) -> Result<std::fs::File> {
+    let descriptor = descriptor
+        .take()
+        .ok_or_else(|| Error::invalid_request("the descriptor of an output was taken before"))?;
+    Ok(std::fs::File::from(descriptor))
+}

@@ -1,0 +1,153 @@
+//! Which program is a host, how it is confined, and what it may use up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use portcullis_engine::{Error, ErrorKind, Result};
+use portcullis_transport::{
+    HostCommand, HostImage, HostProgram, HostQuotas, Sandbox, SandboxPolicy, TransportError,
+};
+
+use super::connection::{self, HostConnection};
+use super::init::is_initialised;
+use super::pmp_host::ConfigureHost;
+use super::trust::Trust;
+
+/// Sessions that one host takes at a time, unless said otherwise.
+const SESSIONS: u32 = 64;
+
+/// A host program, how it is confined, and what it may use up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    program: HostProgram,
+    policy: SandboxPolicy,
+    quotas: HostQuotas,
+    sessions: u32,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::of(HostProgram::CurrentExe)
+    }
+}
+
+impl Host {
+    /// The running program itself, which must call [`host::init`](crate::host::init) first thing in `main`.
+    pub fn current() -> Self {
+        Self::default()
+    }
+
+    /// Another program that calls `host::init`.
+    pub fn program(path: impl Into<PathBuf>) -> Self {
+        Self::of(HostProgram::Path(path.into()))
+    }
+
+    fn of(program: HostProgram) -> Self {
+        Self {
+            program,
+            policy: SandboxPolicy::default(),
+            quotas: HostQuotas::default(),
+            sessions: SESSIONS,
+        }
+    }
+
+    /// What happens when this machine does not give a layer of the sandbox: by default an isolated host does not start. With
+    /// `BestEffort` it starts without that layer, a warning is logged, and [`HostConnection::isolation`] says so. A
+    /// protected host always requires all.
+    #[must_use]
+    pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What the host may use up. Beyond it the host ends with an error that names the quota.
+    #[must_use]
+    pub fn quotas(mut self, quotas: HostQuotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// How many sessions the host takes at a time; the next one is refused with `LimitExceeded`.
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: u32) -> Self {
+        self.sessions = sessions;
+        self
+    }
+
+    /// Starts the host, isolated, and connects to it. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// `HostStart` and `LayerMissing` that say why; `HostLost` if it ends at once.
+    pub async fn start(&self) -> Result<HostConnection> {
+        let sandbox = Sandbox::isolated(self.policy);
+        self.start_in(sandbox, None).await
+    }
+
+    async fn start_in(&self, sandbox: Sandbox, trust: Option<&Trust>) -> Result<HostConnection> {
+        if self.program == HostProgram::CurrentExe && !is_initialised() {
+            return Err(Error::new(ErrorKind::HostStart(
+                "this program cannot be its own host; add `portcullis::host::init(portcullis::builtin());` as the first line of \
+                 `main`, or name a host program"
+                    .into(),
+            )));
+        }
+        let image = HostImage::prepare(self.program.clone())
+            .await
+            .map_err(start_error)?;
+        let permitted = match trust {
+            Some(trust) => trust.permitted(&self.program, &image).await?,
+            None => None,
+        };
+        let sandbox = Sandbox {
+            quotas: self.quotas,
+            ..sandbox
+        };
+        let command = HostCommand::new(self.program.clone())
+            .image(image)
+            .sandbox(sandbox);
+        let (process, socket) = command.spawn().await.map_err(start_error)?;
+        let configure = ConfigureHost {
+            sessions: self.sessions,
+            permitted,
+        };
+        connection::connect(Arc::new(process), socket, configure).await
+    }
+}
+
+/// A host that is verified before it starts, and confined completely or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtectedHost {
+    host: Host,
+    trust: Trust,
+}
+
+impl ProtectedHost {
+    /// This program, if `trust` finds it to be what its manifest says.
+    pub fn new(host: Host, trust: Trust) -> Self {
+        Self { host, trust }
+    }
+
+    /// Verifies and starts the host and connects to it. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// `NotTrusted` with the check that refused the program, its manifest or a component; `LayerMissing` when the sandbox
+    /// would not be complete, which names the sealed image for a program that is not static; `HostStart`, `HostLost`.
+    pub async fn start(&self) -> Result<HostConnection> {
+        let sandbox = Sandbox::protected();
+        self.host.start_in(sandbox, Some(&self.trust)).await
+    }
+}
+
+pub(super) fn start_error(error: TransportError) -> Error {
+    Error::new(match error {
+        TransportError::Sandbox {
+            program,
+            layer,
+            text,
+        } => ErrorKind::LayerMissing {
+            layer: layer.name().into(),
+            why: format!("{program}: {text}").into(),
+        },
+        error => ErrorKind::HostStart(error.to_string().into()),
+    })
+}
