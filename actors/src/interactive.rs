@@ -1,13 +1,15 @@
 //! Components that have messages of their own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
-use portcullis_engine::Result;
 use portcullis_engine::component::Component;
+use portcullis_engine::{Error, Result};
+use tokio::sync::Semaphore;
 
 use crate::bridge::{Handle, Interface, Remote, ReplyFuture, ServedBy};
-use crate::worker::Worker;
+use crate::worker::{QUEUE, Worker};
 
 /// A component with messages of its own.
 ///
@@ -26,9 +28,14 @@ pub trait Receive<M: Remote> {
     fn receive(&mut self, message: M) -> Result<M::Reply>;
 }
 
-/// Takes a component's own messages to where the component runs.
+/// Messages that are on their way to a component at a time; the others wait, so that the pipeline's own jobs always have
+/// room in the component's queue.
+const UNDER_WAY: usize = QUEUE / 2;
+
+/// Takes a component's own messages to where the component runs, in their order.
 pub struct ControlActor<C: 'static> {
     worker: Worker<C>,
+    room: Arc<Semaphore>,
 }
 
 impl<C: Interactive> ControlActor<C> {
@@ -36,7 +43,8 @@ impl<C: Interactive> ControlActor<C> {
     where
         C: Unpin,
     {
-        Handle::new(&Self { worker }.start())
+        let room = Arc::new(Semaphore::new(UNDER_WAY));
+        Handle::new(&Self { worker, room }.start())
     }
 }
 
@@ -56,9 +64,94 @@ impl<C: Receive<M> + 'static, M: Remote> Handler<M> for ControlActor<C> {
     type Result = ReplyFuture<M::Reply>;
 
     fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(
-            self.worker
-                .call(move |component| component.receive(message)),
-        )
+        let room = Arc::clone(&self.room);
+        let worker = self.worker.clone();
+        ReplyFuture::new(async move {
+            let turn = room.acquire_owned().await.map_err(|_| Error::cancelled())?;
+            let job = worker.call(move |component| {
+                // Kept until the message is handled, even if its sender does not wait for that.
+                let _turn = turn;
+                component.receive(message)
+            });
+            job.await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use portcullis_derive::Remote;
+    use portcullis_engine::{ComponentInfo, ErrorKind};
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    crate::interface! {
+        /// Controls a knob.
+        pub(crate) Knob = "test.Knob" { Turn }
+    }
+
+    /// Turns the knob.
+    #[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+    #[remote(reply = u64)]
+    pub(crate) struct Turn;
+
+    /// Counts turns; each waits until it is let.
+    struct Knobbed {
+        let_go: Receiver<()>,
+        turns: u64,
+    }
+
+    impl Component for Knobbed {
+        type Settings = ();
+        const INFO: ComponentInfo = ComponentInfo::source("test.knobbed", "Has a knob");
+        fn new((): ()) -> Result<Self> {
+            Err(ErrorKind::EndOfStream.into())
+        }
+    }
+
+    impl Interactive for Knobbed {
+        type Interface = Knob;
+    }
+
+    impl Receive<Turn> for Knobbed {
+        fn receive(&mut self, _: Turn) -> Result<u64> {
+            // At the end nobody lets go any more.
+            let _ = self.let_go.recv();
+            self.turns += 1;
+            Ok(self.turns)
+        }
+    }
+
+    #[test]
+    fn any_number_of_messages_leaves_room_for_the_pipelines_own_jobs() {
+        actix_rt::System::new().block_on(async {
+            let (go, let_go): (Sender<()>, _) = channel();
+            let build = move || Ok(Knobbed { let_go, turns: 0 });
+            let worker = Worker::spawn("test", build).await.expect("builds");
+            let knob = ControlActor::create(worker.clone());
+            let mut turns: Vec<_> = (0..200).map(|_| knob.send(Turn)).collect();
+            // Some of them nobody waits for.
+            let forgotten = turns.split_off(100);
+            for _ in 0..500 {
+                tokio::task::yield_now().await;
+            }
+            drop(forgotten);
+            let own: Vec<_> = (0..QUEUE - UNDER_WAY)
+                .map(|_| worker.call(|knobbed| Ok(knobbed.turns)))
+                .collect();
+            drop(go);
+            for own in futures::future::join_all(own).await {
+                own.expect("had room");
+            }
+            let turned = futures::future::join_all(turns).await;
+            let turned: Result<Vec<_>> = turned.into_iter().collect();
+            assert_eq!(
+                turned.expect("all are handled"),
+                (1..=100).collect::<Vec<_>>()
+            );
+        });
     }
 }

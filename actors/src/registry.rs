@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use portcullis_engine::component::{ByteStreamHandler, Component};
+use portcullis_engine::component::{ByteStreamHandler, Component, Role};
+use portcullis_engine::media::Usage;
 use portcullis_engine::trust::{ClassVersion, TrustError};
 use portcullis_engine::{
     ContentLimits, MediaSink as SinkComponent, MediaSource as SourceComponent,
@@ -25,6 +26,24 @@ pub(crate) struct Environment {
     pub(crate) allocator: Arc<dyn SampleAllocator>,
     /// What content may ask for.
     pub(crate) limits: ContentLimits,
+    /// What the transforms of a session have made together.
+    pub(crate) usage: SessionUsage,
+}
+
+/// Counts what the transforms of a session make: decoders, and all the others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionUsage {
+    decoded: Arc<Mutex<Usage>>,
+    changed: Arc<Mutex<Usage>>,
+}
+
+impl SessionUsage {
+    fn of(&self, role: Role) -> Arc<Mutex<Usage>> {
+        Arc::clone(match role {
+            Role::Decoder => &self.decoded,
+            _ => &self.changed,
+        })
+    }
 }
 
 type CreateInteractive = Arc<
@@ -100,8 +119,13 @@ impl Registry {
                     Worker::spawn(C::INFO.class, build).await?
                 };
                 let control: Handle<C::Interface> = ControlActor::create(worker.clone());
-                let object =
-                    TransformActor::create(worker, environment.allocator, environment.limits);
+                let usage = environment.usage.of(C::INFO.role);
+                let object = TransformActor::create(
+                    worker,
+                    environment.allocator,
+                    environment.limits,
+                    usage,
+                );
                 Ok((object, control.into_any()))
             }
             .boxed_local()
@@ -135,10 +159,11 @@ impl Registry {
             let (object, control) = create(settings, environment).await?;
             return Ok((object, Some(control)));
         }
-        let inline = self
-            .components
-            .get(class)
-            .is_some_and(|entry| entry.info().inline);
+        let info = self.components.get(class).map(|entry| entry.info());
+        let inline = info.is_some_and(|info| info.inline);
+        let usage = environment
+            .usage
+            .of(info.map_or(Role::Transform, |info| info.role));
         let (registry, name, settings) = (Arc::clone(self), class.to_owned(), settings.clone());
         let build = move || registry.components.create_transform(&name, &settings);
         let worker = if inline {
@@ -147,7 +172,7 @@ impl Registry {
             Worker::spawn(class, build).await?
         };
         Ok((
-            TransformActor::create(worker, environment.allocator, environment.limits),
+            TransformActor::create(worker, environment.allocator, environment.limits, usage),
             None,
         ))
     }

@@ -16,8 +16,9 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::Span;
 
-/// Jobs that wait for one worker. A node has one job under way at a time; control adds a few.
-const QUEUE: usize = 64;
+/// Jobs that wait for one worker. A node has one job under way at a time; control adds a few, and a component's own messages
+/// at most half of them.
+pub(crate) const QUEUE: usize = 64;
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 

@@ -120,6 +120,8 @@ pub struct OutputPort<R> {
     bytes: u64,
     requests: VecDeque<Request<R>>,
     has_ended: bool,
+    /// The flow in which the consumer wants nothing more.
+    gone_in: Option<Epoch>,
 }
 
 impl<R> Default for OutputPort<R> {
@@ -138,6 +140,7 @@ impl<R> OutputPort<R> {
             bytes: 0,
             requests: VecDeque::new(),
             has_ended: false,
+            gone_in: None,
         }
     }
 
@@ -191,7 +194,7 @@ impl<R> OutputPort<R> {
 
     /// Samples that are asked for and not there yet: how many the node should make.
     pub fn wanted(&self) -> usize {
-        if self.has_ended {
+        if self.has_ended || self.is_disconnected() {
             return 0;
         }
         let credits = self.requests.iter().map(|request| request.credit);
@@ -200,8 +203,27 @@ impl<R> OutputPort<R> {
         asked.saturating_sub(self.samples)
     }
 
+    /// The consumer takes nothing more in this flow: what waits for it, and what would, is left out.
+    pub fn disconnect(&mut self, epoch: Epoch) {
+        self.gone_in = self.gone_in.max(Some(epoch));
+        if self.is_disconnected() {
+            let has_ended = self.has_ended;
+            self.clear();
+            self.has_ended = has_ended;
+        }
+    }
+
+    /// Whether the consumer takes nothing more in the present flow.
+    pub fn is_disconnected(&self) -> bool {
+        self.gone_in == Some(self.epoch)
+    }
+
     /// Puts out an item of the present flow.
     pub fn push(&mut self, item: FlowItem) {
+        if self.is_disconnected() {
+            self.has_ended |= matches!(item, FlowItem::End);
+            return;
+        }
         self.count(&item);
         self.items.push_back(item);
     }
@@ -246,7 +268,7 @@ impl<R> OutputPort<R> {
 
     /// Takes the items of an answer back that nobody heard; they are the next ones again.
     pub fn unheard(&mut self, items: Vec<FlowItem>, epoch: Epoch) {
-        if epoch == self.epoch {
+        if epoch == self.epoch && !self.is_disconnected() {
             for item in items.into_iter().rev() {
                 self.count(&item);
                 self.items.push_front(item);

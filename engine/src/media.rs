@@ -8,7 +8,7 @@ mod sample;
 mod time;
 
 pub use attributes::{AttributeValue, Attributes, Key, Value};
-pub use limits::ContentLimits;
+pub use limits::{ContentLimits, Usage};
 pub use media_type::{MajorType, MediaType, PixelFormat, SampleFormat, Subtype, keys};
 pub use payload::{
     HeapAllocator, Payload, PayloadPort, PayloadRef, SampleAllocator, SampleBuffer, SharedView,

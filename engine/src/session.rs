@@ -63,7 +63,8 @@ pub struct SessionMachine {
     clock: PresentationClock,
     capabilities: Capabilities,
     current: Option<Presentation>,
-    queue: VecDeque<Topology>,
+    /// Topologies that wait, each with the command that set it.
+    queue: VecDeque<(CommandId, Topology)>,
     in_flight: Option<(CommandId, Command)>,
     commands: VecDeque<(CommandId, Command)>,
     sequences: BTreeMap<Part, u64>,
@@ -160,25 +161,34 @@ impl SessionMachine {
     ///
     /// # Errors
     /// `Shutdown` for commands, and for another shutdown, after a shutdown; the fault of a topology that cannot even be tried;
-    /// `InvalidRequest` where too many commands wait. Reports never fail: those that make no sense are left out.
+    /// `InvalidRequest` after a close, and where too many commands wait. Reports never fail: those that make no sense are
+    /// left out.
     pub fn handle(&mut self, input: Input, now: SystemTime100ns) -> Result<Vec<Effect>> {
         match input {
             Input::Command { id, command } => {
                 self.need_open()?;
+                if self.life == Life::Closed {
+                    return Err(is_closed());
+                }
                 if let Command::SetTopology { topology, .. } = &command {
                     topology.validate()?;
                 }
                 if self.commands.len() >= MAX_COMMANDS {
                     return Err(Error::invalid_request("too many commands wait"));
                 }
+                let preempts = command.preempts();
                 self.commands.push_back((id, command));
+                if preempts {
+                    self.preempt(now);
+                }
             }
             Input::Shutdown => {
                 self.need_open()?;
                 self.shut_down(now);
             }
             Input::Report(report) => {
-                if self.life != Life::ShutDown {
+                // The event of a close is the last one.
+                if self.life == Life::Open {
                     self.report(report, now);
                 }
             }
@@ -315,6 +325,10 @@ impl SessionMachine {
         // It may stand already: then there is nothing to stop.
         let _ = self.clock.stop(now);
     }
+}
+
+fn is_closed() -> Error {
+    Error::invalid_request("the session is closed")
 }
 
 #[cfg(test)]

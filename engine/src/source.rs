@@ -26,15 +26,6 @@ pub enum SourceState {
     ShutDown,
 }
 
-/// What to do with a request for a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
-    /// Answer it as soon as there is a sample.
-    Serve,
-    /// Keep it until the source starts again.
-    Hold,
-}
-
 #[derive(Clone, Debug)]
 struct Stream {
     node: NodeId,
@@ -82,22 +73,14 @@ impl SourceMachine {
     }
 
     /// The source was started at a position, or to go on, with this result: what to raise.
-    ///
-    /// # Errors
-    /// `Shutdown`.
-    pub fn started(
-        &mut self,
-        position: Option<MediaTime>,
-        result: Result<()>,
-    ) -> Result<Vec<Event>> {
-        self.need_open()?;
+    pub fn started(&mut self, position: Option<MediaTime>, result: Result<()>) -> Vec<Event> {
         let was_stopped = self.state == SourceState::Stopped;
         // From stopped it starts somewhere, and says where.
         let position = position.or(was_stopped.then_some(MediaTime::ZERO));
         if let Err(error) = result {
             self.state = SourceState::Stopped;
             let event = Event::of_node(EventKind::SourceStarted { position }, self.node);
-            return Ok(vec![event.failed(error)]);
+            return vec![event.failed(error)];
         }
         self.state = SourceState::Started;
         let (whole, part) = match position {
@@ -124,15 +107,14 @@ impl SourceMachine {
         }
         events.push(Event::of_node(whole, self.node));
         self.on_streams(&part, &mut events);
-        Ok(events)
+        events
     }
 
     /// Pauses: what to raise.
     ///
     /// # Errors
-    /// `Shutdown`; `InvalidStateTransition` unless it is started.
+    /// `InvalidStateTransition` unless it is started.
     pub fn pause(&mut self) -> Result<Vec<Event>> {
-        self.need_open()?;
         if self.state != SourceState::Started {
             let what = "only a started source can pause";
             return Err(ErrorKind::InvalidStateTransition(what.into()).into());
@@ -144,45 +126,22 @@ impl SourceMachine {
     }
 
     /// Stops, from any state: what to raise.
-    ///
-    /// # Errors
-    /// `Shutdown`.
-    pub fn stop(&mut self) -> Result<Vec<Event>> {
-        self.need_open()?;
+    pub fn stop(&mut self) -> Vec<Event> {
         self.state = SourceState::Stopped;
         let mut events = vec![Event::of_node(EventKind::SourceStopped, self.node)];
         self.on_streams(&EventKind::StreamStopped, &mut events);
-        Ok(events)
-    }
-
-    /// Shuts down; from now on everything is refused.
-    pub fn shut_down(&mut self) {
-        self.state = SourceState::ShutDown;
-    }
-
-    /// Whether a request for a sample of a node's stream can be served.
-    ///
-    /// # Errors
-    /// `Shutdown`; `InvalidRequest` while stopped, which is no fault of the pipeline; `EndOfStream` where the end was
-    /// delivered already.
-    pub fn request(&self, node: NodeId) -> Result<Demand> {
-        self.need_open()?;
-        let stream = self.stream(node)?;
-        match self.state {
-            SourceState::Stopped => Err(Error::invalid_request("the source is stopped")),
-            _ if stream.has_ended => Err(ErrorKind::EndOfStream.into()),
-            SourceState::Paused => Ok(Demand::Hold),
-            _ => Ok(Demand::Serve),
-        }
+        events
     }
 
     /// A request came to the end of a node's stream: what to raise, the end of the presentation too if it was the last.
     ///
     /// # Errors
-    /// `Shutdown`; `InvalidRequest` for a node that is not the source's.
+    /// `InvalidRequest` for a node that is not the source's.
     pub fn stream_ended(&mut self, node: NodeId) -> Result<Vec<Event>> {
-        self.need_open()?;
-        self.stream(node)?;
+        if !self.streams.iter().any(|stream| stream.node == node) {
+            let what = format!("node {node} is not of this source");
+            return Err(Error::invalid_request(what));
+        }
         let mut events = Vec::new();
         for stream in self.streams.iter_mut().filter(|stream| stream.node == node) {
             if !std::mem::replace(&mut stream.has_ended, true) {
@@ -195,26 +154,9 @@ impl SourceMachine {
         Ok(events)
     }
 
-    fn stream(&self, node: NodeId) -> Result<&Stream> {
-        let mut streams = self.streams.iter();
-        streams
-            .find(|stream| stream.node == node)
-            .ok_or_else(|| Error::invalid_request(format!("node {node} is not of this source")))
-    }
-
     fn on_streams(&self, kind: &EventKind, events: &mut Vec<Event>) {
         let of = |stream: &Stream| Event::of_stream(kind.clone(), stream.node, stream.id.0);
         events.extend(self.streams.iter().map(of));
-    }
-
-    fn need_open(&self) -> Result<()> {
-        if self.state == SourceState::ShutDown {
-            return Err(ErrorKind::Shutdown {
-                what: "the source".into(),
-            }
-            .into());
-        }
-        Ok(())
     }
 }
 
@@ -234,8 +176,7 @@ mod tests {
         })
     }
 
-    fn kinds(events: Result<Vec<Event>>) -> Vec<EventKind> {
-        let events = events.expect("is allowed");
+    fn kinds(events: Vec<Event>) -> Vec<EventKind> {
         events.into_iter().map(|event| event.kind).collect()
     }
 
@@ -253,7 +194,8 @@ mod tests {
                 K::StreamStarted { position: zero }
             ]
         );
-        assert_eq!(kinds(source.pause()), [K::SourcePaused, K::StreamPaused]);
+        let paused = kinds(source.pause().expect("is started"));
+        assert_eq!(paused, [K::SourcePaused, K::StreamPaused]);
         assert!(source.pause().is_err());
         assert_eq!(
             kinds(source.started(None, Ok(()))),
@@ -283,36 +225,25 @@ mod tests {
     fn d37_the_end_comes_with_the_request_behind_the_last_sample() {
         let mut source = source(2);
         let (first, second) = (NodeId(1), NodeId(2));
-        assert!(source.request(first).is_err(), "stopped");
-        source.started(None, Ok(())).expect("is open");
-        assert_eq!(source.request(first).expect("started"), Demand::Serve);
-        let kinds: Vec<_> = kinds(source.stream_ended(first));
-        assert_eq!(kinds, [EventKind::EndOfStream]);
-        let error = source.request(first).expect_err("the end was delivered");
-        assert_eq!(error.kind(), &ErrorKind::EndOfStream);
-        source.pause().expect("is started");
-        assert_eq!(source.request(second).expect("paused"), Demand::Hold);
-        let events = source.stream_ended(second).expect("is open");
+        source.started(None, Ok(()));
+        let ended = kinds(source.stream_ended(first).expect("is its own"));
+        assert_eq!(ended, [EventKind::EndOfStream]);
+        let events = source.stream_ended(second).expect("is its own");
         assert_eq!(events[1].kind, EventKind::EndOfPresentation);
-        assert!(source.stream_ended(second).expect("is open").is_empty());
-        source
-            .started(Some(MediaTime::ZERO), Ok(()))
-            .expect("is open");
-        assert_eq!(source.request(first).expect("seeked"), Demand::Serve);
+        let again = source.stream_ended(second).expect("is its own");
+        assert!(again.is_empty());
+        source.started(Some(MediaTime::ZERO), Ok(()));
+        let again = source.stream_ended(second).expect("is its own");
+        assert_eq!(again.len(), 1);
+        assert!(source.stream_ended(NodeId(7)).is_err());
     }
 
     #[test]
-    fn a_failed_start_is_one_event_and_a_shutdown_is_final() {
+    fn a_failed_start_is_one_event() {
         let mut source = source(2);
-        let failed = source
-            .started(None, Err(Error::cancelled()))
-            .expect("is open");
+        let failed = source.started(None, Err(Error::cancelled()));
         assert_eq!(failed.len(), 1);
         assert!(failed[0].error().expect("failed").is_cancelled());
         assert_eq!(source.state(), SourceState::Stopped);
-        source.shut_down();
-        assert!(source.started(None, Ok(())).is_err());
-        assert!(source.stop().is_err());
-        assert!(source.request(NodeId(1)).is_err());
     }
 }

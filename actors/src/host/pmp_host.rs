@@ -20,7 +20,7 @@ use crate::pipeline::session::{MediaSessionActor, SessionConfig, SessionControl}
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source::SourceObject;
 use crate::pipeline::transform::TransformObject;
-use crate::registry::{Environment, Registry};
+use crate::registry::{Environment, Registry, SessionUsage};
 
 crate::interface! {
     /// The host of a session.
@@ -272,6 +272,7 @@ impl Handler<CreateObject> for PmpHostActor {
         let environment = Environment {
             allocator: Arc::clone(&self.allocator),
             limits: message.limits,
+            usage: SessionUsage::default(),
         };
         ReplyFuture::new(create_object(registry, environment, message))
     }
@@ -290,6 +291,7 @@ impl Handler<CreateSession> for PmpHostActor {
         let environment = Environment {
             allocator: Arc::clone(&self.allocator),
             limits: message.config.limits,
+            usage: SessionUsage::default(),
         };
         Ok(MediaSessionActor::create(
             Arc::clone(&self.registry),

@@ -11,7 +11,7 @@ use futures::future::{AbortHandle, Abortable};
 use portcullis_engine::Result;
 use serde::{Deserialize, Serialize};
 
-use super::port::{Credit, Epoch, FlowItem, Port, Pull, Pulled};
+use super::port::{Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
 use crate::bridge::Handle;
 
 /// How far a node reads ahead of itself.
@@ -134,6 +134,36 @@ impl Input {
             self.oldest += 1;
             pull.abort.abort();
         }
+    }
+
+    /// Asks for nothing more until the next flow, and tells the neighbour so: it may have others to go on for.
+    pub(crate) fn disconnect(&mut self) {
+        self.stop();
+        if let Some(Upstream { port, output }) = &self.upstream {
+            let (output, epoch) = (*output, self.epoch);
+            port.tell(Disconnect { output, epoch });
+        }
+    }
+
+    /// Lets go of what is only needed for decoding, of gaps, and of types that another follows, up to the first thing that is
+    /// to be rendered; says whether that is here.
+    pub(crate) fn skip_to_first(&mut self) -> bool {
+        let mut passed = VecDeque::new();
+        let mut is_here = false;
+        while let Some(item) = self.pop() {
+            match &item {
+                FlowItem::Format(_) => passed = VecDeque::from([item]),
+                FlowItem::Gap { .. } => {}
+                FlowItem::Sample(sample) if sample.flags.preroll => {}
+                _ => {
+                    passed.push_back(item);
+                    is_here = true;
+                    break;
+                }
+            }
+        }
+        self.put_back(passed.into_iter());
+        is_here
     }
 
     /// The next pull to make, if there is room for its answer; call it until there is none. It resolves to nothing where a
@@ -311,6 +341,33 @@ mod tests {
         input.flush(Epoch(1));
         input.take(stale, samples(4..5)).expect("is left out");
         assert!(input.front().is_none());
+    }
+
+    #[test]
+    fn the_first_thing_to_render_is_looked_for_behind_types_and_gaps() {
+        use portcullis_engine::{Error, MediaType, Subtype};
+        let format =
+            |channels| FlowItem::Format(MediaType::audio(Subtype::PCM_S16, 48_000, channels));
+        let gap = || FlowItem::Gap {
+            time: portcullis_engine::MediaTime::ZERO,
+            duration: portcullis_engine::MediaTime::ZERO,
+        };
+        let preroll = || {
+            let time = portcullis_engine::MediaTime::ZERO;
+            let mut sample = Sample::new(time, time, vec![0; 8]);
+            sample.flags.preroll = true;
+            FlowItem::Sample(sample)
+        };
+        let mut input = Input::new(ReadAhead::default());
+        input.put_back([format(1), gap(), preroll(), format(2), preroll()].into_iter());
+        assert!(!input.skip_to_first());
+        assert_eq!((input.items.len(), input.bytes), (1, 0));
+        let rest = [FlowItem::Error(Error::cancelled()), FlowItem::End];
+        input.items.extend(rest.clone());
+        assert!(input.skip_to_first());
+        let items: Vec<_> = std::iter::from_fn(|| input.pop()).collect();
+        assert_eq!(items[..1], [format(2)]);
+        assert_eq!(items[1..], rest);
     }
 
     #[test]

@@ -9,7 +9,17 @@ use crate::bridge::{Answerer, Deferred, deferred};
 
 crate::interface! {
     /// The output side of a source or transform.
-    pub Port = "portcullis.Port" { Pull }
+    pub Port = "portcullis.Port" { Pull, Disconnect }
+}
+
+/// Says that nothing more is taken from an output in this flow, whatever comes: the node need make nothing for it, and hold
+/// nothing back.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+pub struct Disconnect {
+    /// Which output of the node.
+    pub output: u32,
+    /// The flow that the asker is in.
+    pub epoch: Epoch,
 }
 
 /// Asks for samples: a credit. Answered as soon as there is at least one item; waits while there is none.

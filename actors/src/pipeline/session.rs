@@ -16,7 +16,7 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event};
 use portcullis_engine::session::{Command, Input, Report, SessionMachine};
-use portcullis_engine::topology::{ObjectId, Topology, TopologyId};
+use portcullis_engine::topology::{ObjectId, Topology};
 use portcullis_engine::{Error, Result};
 use tracing::Span;
 
@@ -44,12 +44,13 @@ pub(crate) struct MediaSessionActor {
     with: Surroundings,
     pacing: Pacing,
     commands: u64,
-    /// Objects of topologies that are being resolved.
-    objects: HashMap<TopologyId, HashMap<ObjectId, NodeObject>>,
-    graphs: HashMap<TopologyId, Graph>,
-    active: Option<TopologyId>,
+    /// Objects of topologies whose turn to be resolved has not come.
+    objects: HashMap<CommandId, HashMap<ObjectId, NodeObject>>,
+    /// Resolved topologies by the command that set them: one can be set several times.
+    graphs: HashMap<CommandId, Graph>,
+    active: Option<CommandId>,
     /// Resolutions that are under way.
-    resolving: HashMap<TopologyId, SpawnHandle>,
+    resolving: HashMap<CommandId, SpawnHandle>,
     events: VecDeque<Event>,
     asker: Option<Answerer<Vec<Event>>>,
     /// Its place among the sessions of its process.
@@ -122,6 +123,10 @@ impl MediaSessionActor {
 
     fn emit(&mut self, mut event: Event) {
         tracing::debug!(%event);
+        if let Some(command) = event.command {
+            // Of a topology that was refused before its turn came.
+            self.objects.remove(&command);
+        }
         event.time.get_or_insert_with(system_time::now);
         self.events
             .push_back(event.in_process(portcullis_transport::host::pid()));
@@ -157,6 +162,10 @@ impl Actor for MediaSessionActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         end_with_last_handle(ctx);
     }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.stop_sources();
+    }
 }
 
 impl Handler<SetTopology> for MediaSessionActor {
@@ -164,9 +173,9 @@ impl Handler<SetTopology> for MediaSessionActor {
 
     fn handle(&mut self, message: SetTopology, ctx: &mut Self::Context) -> Self::Result {
         message.topology.check_placement(self.with.placement)?;
-        let id = message.topology.id();
-        self.objects
-            .insert(id, message.objects.into_iter().collect());
+        let id = CommandId(self.commands + 1);
+        let objects = message.objects.into_iter().collect();
+        self.objects.insert(id, objects);
         let topology = Box::new(message.topology);
         let flags = message.flags;
         let outcome = self.command(Command::SetTopology { topology, flags }, ctx);

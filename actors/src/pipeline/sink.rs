@@ -23,21 +23,8 @@ pub use grabber::{Grabbed, GrabbedItem};
 crate::interface! {
     /// The control side of a sink.
     pub SinkControl = "portcullis.SinkControl" {
-        DescribeSink, SetSinkType, ConnectSink, PrerollSink, StartSink, PauseSink, StopSink, FinalizeSink, SinkStatistics,
-        NextNodeEvents
+        SetSinkType, ConnectSink, PrerollSink, StartSink, PauseSink, StopSink, FinalizeSink, SinkStatistics, NextNodeEvents
     }
-}
-
-/// Asks what the session must know of a sink.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
-#[remote(reply = SinkFacts)]
-pub struct DescribeSink;
-
-/// What the session must know of a sink.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SinkFacts {
-    /// Samples are wanted as fast as they come.
-    pub rateless: bool,
 }
 
 /// Fixes the type of a stream; a refusal lets the loader try another.
@@ -110,6 +97,8 @@ pub struct StreamStatistics {
     pub dropped: u64,
     /// Faults in place of samples.
     pub faults: u64,
+    /// The time of the sample that was rendered last.
+    pub position: Option<MediaTime>,
 }
 
 /// A sink that a topology can use.

@@ -15,7 +15,7 @@ use super::byte_stream::CancelGuard;
 use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
 use super::lifetime::end_with_last_handle;
-use super::port::{self, Answer, Asker, Epoch, FlowItem, Port, Pull, Pulled};
+use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
 use crate::bridge::{Deferred, Handle, ReplyFuture};
 use crate::host::PmpHost;
 use crate::worker::Worker;
@@ -47,6 +47,8 @@ pub struct StartSource {
     pub selected: Vec<StreamId>,
     /// Where to start; `None` continues, or starts at the beginning.
     pub position: Option<MediaTime>,
+    /// Whether a paused source is to go on in the epoch in which it is, with what it has read ahead.
+    pub resume: bool,
     /// The epoch that begins.
     pub epoch: Epoch,
 }
@@ -121,21 +123,13 @@ impl SourceActor {
             .call(|source| Ok(source.presentation().clone()))
             .await?;
         limits.check_tracks(presentation.streams.len() as u64)?;
-        if let Some(length) = presentation
-            .duration
-            .filter(|length| *length > limits.max_duration)
-        {
-            let seconds = |time: MediaTime| time.to_duration().as_secs();
-            return Err(Error::limit(
-                "duration in seconds",
-                seconds(limits.max_duration),
-                seconds(length),
-            ));
+        if let Some(length) = presentation.duration {
+            limits.check_length(length)?;
         }
         let address = Self {
             worker,
             presentation: presentation.clone(),
-            outputs: SourceOutputs::new(limits.max_interleave_bytes),
+            outputs: SourceOutputs::new(limits),
             events: EventQueue::default(),
             jobs: 0,
             cancel,
@@ -273,6 +267,21 @@ impl Handler<Pull> for SourceActor {
     }
 }
 
+impl Handler<Disconnect> for SourceActor {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: Disconnect, ctx: &mut Self::Context) -> Self::Result {
+        let Disconnect { output, epoch } = message;
+        let stream = StreamId(output);
+        if self.outputs.disconnect(stream, epoch) {
+            // For whoever plays it, it has ended.
+            self.events.push(epoch, NodeEvent::EndOfStream(stream));
+        }
+        self.pump(ctx);
+        Ok(())
+    }
+}
+
 impl Handler<DescribeSource> for SourceActor {
     type Result = Result<PresentationDescriptor>;
 
@@ -297,6 +306,7 @@ impl Handler<StartSource> for SourceActor {
         let StartSource {
             selected,
             position,
+            resume,
             epoch,
         } = start;
         let unknown = selected
@@ -306,7 +316,7 @@ impl Handler<StartSource> for SourceActor {
             let error = Error::invalid_argument(format!("there is no stream {unknown}"));
             return ReplyFuture::ready(Err(error));
         }
-        match self.outputs.start(&selected, position, epoch) {
+        match self.outputs.start(&selected, position, resume, epoch) {
             Ok(Start::Restart(stale)) => {
                 // Those who have gone need no answer, and it is empty.
                 stale

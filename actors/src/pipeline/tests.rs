@@ -13,7 +13,7 @@ use actix::{Actor, Context, Handler};
 use portcullis_engine::clock::{ClockSnapshot, ClockState};
 use portcullis_engine::{Error, MediaTime, Result, Sample};
 
-use super::port::{Asker, Credit, Epoch, FlowItem, Port, Pull, Pulled, asker};
+use super::port::{Asker, Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, asker};
 use crate::bridge::{Deferred, Handle};
 use crate::pipeline::input::Upstream;
 use crate::system_time;
@@ -75,6 +75,7 @@ struct Script(Rc<RefCell<Scripted>>);
 struct Scripted {
     answers: VecDeque<Result<Pulled>>,
     asked: Vec<Credit>,
+    disconnects: Vec<Epoch>,
     waiting: VecDeque<Asker>,
 }
 
@@ -135,6 +136,15 @@ impl Handler<Pull> for ScriptedPort {
             None => script.waiting.push_back(asker),
         }
         answer
+    }
+}
+
+impl Handler<Disconnect> for ScriptedPort {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: Disconnect, _: &mut Self::Context) -> Self::Result {
+        self.0.0.borrow_mut().disconnects.push(message.epoch);
+        Ok(())
     }
 }
 

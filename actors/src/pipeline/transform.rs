@@ -2,17 +2,18 @@
 
 mod process;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use futures::future::LocalBoxFuture;
 use portcullis_derive::Remote;
 use portcullis_engine::credit::OutputPort;
+use portcullis_engine::media::Usage;
 use portcullis_engine::{
-    ContentLimits, Error, MediaType, Output, Result, SampleAllocator,
+    ContentLimits, Error, MediaType, Output, Result, Sample, SampleAllocator,
     Transform as TransformComponent,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use self::process::{Processed, process};
 use super::events::EventQueue;
@@ -20,7 +21,7 @@ pub use super::events::{NextNodeEvents, NodeEvent};
 use super::input::Input;
 pub use super::input::{ReadAhead, Upstream};
 use super::lifetime::end_with_last_handle;
-use super::port::{self, Answer, Asker, Epoch, FlowItem, Port, Pull, Pulled};
+use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
 use crate::bridge::{Deferred, Handle, ReplyFuture};
 use crate::worker::Worker;
 
@@ -89,13 +90,14 @@ pub struct TransformActor<T: TransformComponent + 'static> {
     working: bool,
     ended: bool,
     faults_in_a_row: u32,
-    produced_bytes: u64,
-    produced_samples: u64,
+    produced: u64,
+    /// What this transform and others of its session have made.
+    usage: Arc<Mutex<Usage>>,
 }
 
 impl<T: TransformComponent> std::fmt::Debug for TransformActor<T> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "TransformActor({} samples)", self.produced_samples)
+        write!(out, "TransformActor({} samples)", self.produced)
     }
 }
 
@@ -105,6 +107,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         worker: Worker<T>,
         allocator: Arc<dyn SampleAllocator>,
         limits: ContentLimits,
+        usage: Arc<Mutex<Usage>>,
     ) -> TransformObject {
         let address = Self {
             worker,
@@ -116,8 +119,8 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             working: false,
             ended: false,
             faults_in_a_row: 0,
-            produced_bytes: 0,
-            produced_samples: 0,
+            produced: 0,
+            usage,
         }
         .start();
         TransformObject {
@@ -191,9 +194,9 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         }
     }
 
-    /// Forgets everything and enters a new flow, or waits for one if this is the present one. The component forgets too,
-    /// whether the future is awaited or not.
-    fn begin(&mut self, epoch: Epoch) -> LocalBoxFuture<'static, Result<()>> {
+    /// Forgets everything and enters a new flow, or waits for one if this is the present one. The component forgets too. That
+    /// it could not is said to whoever waits for the answer; where nobody does, the node fails.
+    fn begin(&mut self, epoch: Epoch, ctx: &mut Context<Self>) -> oneshot::Receiver<Result<()>> {
         if epoch > self.output.epoch() {
             self.input.flush(epoch);
             for stale in self.output.flush(epoch) {
@@ -205,10 +208,20 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             self.output.clear();
         }
         self.faults_in_a_row = 0;
-        self.worker.call(|transform| {
+        let flow = self.input.epoch();
+        let (done, answer) = oneshot::channel();
+        let flush = self.worker.call(|transform| {
             transform.flush();
             Ok(())
-        })
+        });
+        ctx.spawn(flush.into_actor(self).map(move |outcome, actor, _| {
+            if let Err(Err(error)) = done.send(outcome)
+                && flow == actor.input.epoch()
+            {
+                actor.fail(error);
+            }
+        }));
+        answer
     }
 
     fn take(&mut self, processed: Processed) {
@@ -221,39 +234,27 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             match &item {
                 FlowItem::Sample(sample) => {
                     self.faults_in_a_row = 0;
-                    self.produced_samples += 1;
-                    self.produced_bytes += sample.len() as u64;
+                    if let Err(error) = self.count(sample) {
+                        return self.fail(error);
+                    }
                 }
                 FlowItem::End => self.ended = true,
                 _ => {}
             }
             self.output.push(item);
         }
-        let limits = &self.limits;
-        let beyond = if self.produced_bytes > limits.max_output_bytes {
-            Some(Error::limit(
-                "output bytes",
-                limits.max_output_bytes,
-                self.produced_bytes,
-            ))
-        } else if self.produced_samples > limits.max_samples {
-            Some(Error::limit(
-                "samples",
-                limits.max_samples,
-                self.produced_samples,
-            ))
-        } else if self.faults_in_a_row >= MAX_FAULTS_IN_A_ROW {
-            Some(Error::limit(
-                "faults in a row",
-                u64::from(MAX_FAULTS_IN_A_ROW),
-                u64::from(self.faults_in_a_row),
-            ))
-        } else {
-            None
-        };
-        if let Some(error) = beyond.filter(|_| !self.ended) {
-            self.fail(error);
+        if self.faults_in_a_row >= MAX_FAULTS_IN_A_ROW {
+            let (most, found) = (MAX_FAULTS_IN_A_ROW.into(), self.faults_in_a_row.into());
+            self.fail(Error::limit("faults in a row", most, found));
         }
+    }
+
+    fn count(&mut self, sample: &Sample) -> Result<()> {
+        self.produced += 1;
+        let usage = self.usage.lock();
+        // Numbers are whole whatever happened to another holder.
+        let mut usage = usage.unwrap_or_else(PoisonError::into_inner);
+        usage.add(sample, &self.limits)
     }
 
     fn fail(&mut self, error: Error) {
@@ -261,6 +262,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             return;
         }
         self.ended = true;
+        self.input.disconnect();
         self.events
             .push(self.input.epoch(), NodeEvent::Failed(error.clone()));
         self.output.push(FlowItem::Error(error));
@@ -283,7 +285,7 @@ impl<T: TransformComponent + Unpin> Handler<Pull> for TransformActor<T> {
     fn handle(&mut self, pull: Pull, ctx: &mut Self::Context) -> Self::Result {
         if pull.credit.epoch > self.output.epoch() {
             // The asker has entered a new flow and nothing of the old one is wanted any more.
-            drop(self.begin(pull.credit.epoch));
+            drop(self.begin(pull.credit.epoch, ctx));
         }
         let (asker, answer) = port::asker();
         self.output.forget(Asker::has_gone);
@@ -294,6 +296,22 @@ impl<T: TransformComponent + Unpin> Handler<Pull> for TransformActor<T> {
         }
         self.pump(ctx);
         answer
+    }
+}
+
+impl<T: TransformComponent + Unpin> Handler<Disconnect> for TransformActor<T> {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: Disconnect, ctx: &mut Self::Context) -> Self::Result {
+        if message.epoch > self.output.epoch() {
+            drop(self.begin(message.epoch, ctx));
+        }
+        self.output.disconnect(message.epoch);
+        if self.output.is_disconnected() && !self.ended {
+            self.ended = true;
+            self.input.disconnect();
+        }
+        Ok(())
     }
 }
 
@@ -335,8 +353,9 @@ impl<T: TransformComponent + Unpin> Handler<ConnectInput> for TransformActor<T> 
 impl<T: TransformComponent + Unpin> Handler<FlushTransform> for TransformActor<T> {
     type Result = ReplyFuture<()>;
 
-    fn handle(&mut self, message: FlushTransform, _: &mut Self::Context) -> Self::Result {
-        ReplyFuture::new(self.begin(message.epoch))
+    fn handle(&mut self, message: FlushTransform, ctx: &mut Self::Context) -> Self::Result {
+        let flushed = self.begin(message.epoch, ctx);
+        ReplyFuture::new(async move { flushed.await.unwrap_or_else(|_| Err(Error::cancelled())) })
     }
 }
 

@@ -50,6 +50,11 @@ pub enum TopologyFault {
         "node {0}: another node feeds the same stream of the same sink; tell two sinks apart by `instance`"
     )]
     StreamSinkTaken(u64),
+    /// Two source nodes for one stream of one source.
+    #[error(
+        "node {0}: another node delivers the same stream of the same source; only a tee could share it"
+    )]
+    SourceStreamTaken(u64),
     /// An input or output that leads nowhere.
     #[error("node {0} is not connected")]
     NotConnected(u64),

@@ -1,7 +1,12 @@
 //! Limits on what content may make a pipeline do, in every placement.
+//!
+//! How much was made is counted where it is made ([`Usage`]): by each source, of everything that it delivers, and for all
+//! decoders of a session together, and for all its other transforms together. So a limit holds whether or not anything is
+//! decoded, and a picture that is decoded and then scaled counts once at each.
 
 use serde::{Deserialize, Serialize};
 
+use super::sample::Sample;
 use super::time::MediaTime;
 use crate::error::{Error, Result};
 
@@ -13,11 +18,13 @@ pub struct ContentLimits {
     pub max_pixels: u64,
     /// Streams of one presentation. Default: 64.
     pub max_tracks: u32,
-    /// Length that a presentation may deliver. Default: 24 hours.
+    /// Length of a presentation, as its container declares it and as the times of its samples show. Default: 24 hours.
     pub max_duration: MediaTime,
-    /// Bytes that all decoders of a session may put out. Default: 1 TiB.
+    /// Payload bytes that a source may deliver, all decoders of a session put out, and all its other transforms.
+    /// Default: 1 TiB.
     pub max_output_bytes: u64,
-    /// Samples that a session may put out. Default: 100 million.
+    /// Samples that a source may deliver, all decoders of a session put out, and all its other transforms.
+    /// Default: 100 million.
     pub max_samples: u64,
     /// Bytes of one compressed sample. Default: 64 MiB.
     pub max_sample_bytes: u64,
@@ -42,7 +49,39 @@ impl Default for ContentLimits {
     }
 }
 
+/// What was made so far, from the first sample on: a seek gives nothing back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    samples: u64,
+    bytes: u64,
+}
+
+impl Usage {
+    /// Counts a sample.
+    ///
+    /// # Errors
+    /// `LimitExceeded`; the sample is one too many then.
+    pub fn add(&mut self, sample: &Sample, limits: &ContentLimits) -> Result<()> {
+        self.samples = self.samples.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(sample.len() as u64);
+        check("samples", limits.max_samples, self.samples)?;
+        check("output bytes", limits.max_output_bytes, self.bytes)?;
+        let end = sample.time.ticks().saturating_add(sample.duration.ticks());
+        limits.check_length(MediaTime::from_ticks(end))
+    }
+}
+
 impl ContentLimits {
+    /// Refuses a presentation that is longer than `max_duration`.
+    pub fn check_length(&self, length: MediaTime) -> Result<()> {
+        if length > self.max_duration {
+            let seconds = |time: MediaTime| time.to_duration().as_secs();
+            let (most, found) = (seconds(self.max_duration), seconds(length));
+            return Err(Error::limit("duration in seconds", most, found));
+        }
+        Ok(())
+    }
+
     /// Refuses a picture of more than `max_pixels`, or of no pixels.
     pub fn check_picture(&self, width: u32, height: u32) -> Result<()> {
         if width == 0 || height == 0 {

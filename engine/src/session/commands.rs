@@ -1,10 +1,10 @@
 //! Commands: the matrix of command and state (reference 2.1), and where the queue goes on.
 
 use super::{Command, Effect, Life, Purpose, SessionMachine, SetTopologyFlags, State, Step};
-use super::{MAX_TOPOLOGIES, Presentation};
+use super::{MAX_TOPOLOGIES, Presentation, is_closed};
 use crate::clock::SystemTime100ns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventKind, TopologyStatus};
+use crate::event::{CommandId, Event, EventKind, TopologyStatus};
 use crate::media::MediaTime;
 use crate::topology::Topology;
 
@@ -24,18 +24,39 @@ impl SessionMachine {
                 return;
             };
             self.in_flight = Some((id, command.clone()));
-            if self.life == Life::Closed {
-                self.fail_command(Error::invalid_request("the session is closed"));
+            if command.waits_for_data() && self.commands.iter().any(|(_, c)| c.preempts()) {
+                self.fail_command(Error::cancelled());
                 continue;
             }
-            self.begin(command, now);
+            self.begin(id, command, now);
         }
     }
 
-    fn begin(&mut self, command: Command, now: SystemTime100ns) {
+    /// A stop or close was given: what waits for data is not waited for.
+    pub(super) fn preempt(&mut self, now: SystemTime100ns) {
+        if let Some((set_by, Command::SetTopology { .. })) = self.in_flight {
+            self.effects.push(Effect::CancelResolution { set_by });
+            self.fail_command(Error::cancelled());
+        }
+        let is_starting = matches!(
+            self.state,
+            State::Moving(Purpose::Start | Purpose::Resume | Purpose::Seek, _)
+        );
+        if is_starting {
+            self.abandon(now);
+            self.set_capabilities(false);
+            if matches!(self.in_flight, Some((_, Command::Start { .. }))) {
+                self.fail_command(Error::cancelled());
+            }
+            self.pass_on_held();
+        }
+    }
+
+    fn begin(&mut self, id: CommandId, command: Command, now: SystemTime100ns) {
         match command {
             Command::SetTopology { topology, flags } => {
                 self.effects.push(Effect::ResolveTopology {
+                    set_by: id,
                     topology,
                     resolve: !flags.no_resolution,
                 });
@@ -142,10 +163,10 @@ impl SessionMachine {
 
     /// The answer to `ResolveTopology`.
     pub(super) fn resolved(&mut self, result: Result<Topology>, now: SystemTime100ns) {
-        let Some((_, Command::SetTopology { flags, .. })) = &self.in_flight else {
+        let Some((set_by, Command::SetTopology { flags, .. })) = &self.in_flight else {
             return;
         };
-        let flags = *flags;
+        let (set_by, flags) = (*set_by, *flags);
         let result = result.and_then(|full| match &self.in_flight {
             Some((_, Command::SetTopology { topology, .. })) if topology.id() != full.id() => {
                 Err(ErrorKind::Protocol("the resolved topology has another id".into()).into())
@@ -154,10 +175,8 @@ impl SessionMachine {
         });
         let full = match result {
             Ok(full) if self.queue.len() < MAX_TOPOLOGIES => full,
-            Ok(full) => {
-                self.effects.push(Effect::ReleaseTopology {
-                    topology: full.id(),
-                });
+            Ok(_) => {
+                self.effects.push(Effect::ReleaseTopology { set_by });
                 return self.fail_command(Error::invalid_request("too many topologies wait"));
             }
             Err(error) => return self.fail_command(error),
@@ -166,14 +185,15 @@ impl SessionMachine {
             topology: full.id(),
             full: Some(Box::new(full.clone())),
         }));
-        self.take_in(full, flags, now);
-    }
-
-    fn take_in(&mut self, full: Topology, flags: SetTopologyFlags, now: SystemTime100ns) {
         if flags.immediate {
             self.drop_queue();
         }
-        self.queue.push_back(full);
+        self.queue.push_back((set_by, full));
+        self.go_to_next(flags, now);
+    }
+
+    /// Goes on to the topology that was set last, if it is its turn.
+    fn go_to_next(&mut self, flags: SetTopologyFlags, now: SystemTime100ns) {
         let is_over = self
             .current
             .as_ref()
@@ -194,17 +214,16 @@ impl SessionMachine {
     /// Makes the next queued topology the current one.
     pub(super) fn next_presentation(&mut self) {
         if let Some(before) = self.current.take() {
-            self.effects.push(Effect::ReleaseTopology {
-                topology: before.topology.id(),
-            });
+            let set_by = before.set_by;
+            self.effects.push(Effect::ReleaseTopology { set_by });
         }
         self.sequences.clear();
-        let Some(full) = self.queue.pop_front() else {
+        let Some((set_by, full)) = self.queue.pop_front() else {
             return self.set_capabilities(false);
         };
         let topology = full.id();
-        self.current = Some(Presentation::new(full));
-        self.effects.push(Effect::ActivateTopology { topology });
+        self.current = Some(Presentation::new(set_by, full));
+        self.effects.push(Effect::ActivateTopology { set_by });
         self.emit(Event::new(EventKind::SessionNotifyPresentationTime {
             topology,
             start: MediaTime::ZERO,
@@ -216,10 +235,8 @@ impl SessionMachine {
     }
 
     pub(super) fn drop_queue(&mut self) {
-        while let Some(waiting) = self.queue.pop_front() {
-            self.effects.push(Effect::ReleaseTopology {
-                topology: waiting.id(),
-            });
+        while let Some((set_by, _)) = self.queue.pop_front() {
+            self.effects.push(Effect::ReleaseTopology { set_by });
         }
     }
 
@@ -229,6 +246,10 @@ impl SessionMachine {
         self.state = State::Stopped;
         self.set_capabilities(false);
         self.drop_queue();
+        self.held.clear();
+        while let Some((id, command)) = self.commands.pop_front() {
+            self.emit(command.failed(is_closed()).completing(id));
+        }
         self.complete(Event::new(EventKind::SessionClosed).with_status(status));
     }
 }

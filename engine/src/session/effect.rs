@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::input::Epoch;
 use crate::clock::ClockSnapshot;
-use crate::event::Event;
+use crate::event::{CommandId, Event};
 use crate::media::MediaTime;
-use crate::topology::{NodeId, Topology, TopologyId};
+use crate::topology::{NodeId, Topology};
 
 /// One thing to do, in the order in which the machine puts them out. Nodes are those of the current presentation: a source
-/// is named by the first of its nodes, a sink's streams by their output nodes.
+/// is named by the first of its nodes, a sink's streams by their output nodes. A topology is named by the command that set it:
+/// one and the same topology can be set several times.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Effect {
@@ -17,20 +18,27 @@ pub enum Effect {
     Emit(Event),
     /// Resolve the topology, create and connect its objects; answered by `TopologyResolved`.
     ResolveTopology {
+        /// The command that sets it.
+        set_by: CommandId,
         /// The topology.
         topology: Box<Topology>,
         /// False where the topology is to be taken as it is.
         resolve: bool,
     },
+    /// Give up a resolution that is under way; it needs no answer any more.
+    CancelResolution {
+        /// The command that was to set the topology.
+        set_by: CommandId,
+    },
     /// This topology is the one that the effects from now on are about.
     ActivateTopology {
-        /// The topology.
-        topology: TopologyId,
+        /// The command that set it.
+        set_by: CommandId,
     },
     /// The objects of this topology are not needed any more.
     ReleaseTopology {
-        /// The topology.
-        topology: TopologyId,
+        /// The command that set it.
+        set_by: CommandId,
     },
     /// Start these sources.
     StartSources {
@@ -38,6 +46,8 @@ pub enum Effect {
         sources: Vec<NodeId>,
         /// Where; `None` to go on.
         position: Option<MediaTime>,
+        /// Whether they go on from paused, in the flow in which they are.
+        resume: bool,
         /// The flow that their samples belong to.
         epoch: Epoch,
     },

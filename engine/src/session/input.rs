@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::event::{CommandId, Event, EventKind};
 use crate::media::MediaTime;
-use crate::topology::{NodeId, Topology, TopologyId};
+use crate::topology::{NodeId, Topology};
 
 /// Counts the flows of samples through a session: every start and every seek begins another one. What belongs to an earlier
 /// flow is stale, wherever it is on its way.
@@ -45,13 +45,24 @@ pub enum Command {
     },
     /// Pauses; completed by `SessionPaused`.
     Pause,
-    /// Stops; completed by `SessionStopped`.
+    /// Stops; completed by `SessionStopped`. Whatever waits for data before it, a start or a resolution, is completed with
+    /// `Cancelled`.
     Stop,
-    /// Stops and finalises the sinks; completed by `SessionClosed`.
+    /// Stops and finalises the sinks, cancelling as a stop does; completed by `SessionClosed`, the last event.
     Close,
 }
 
 impl Command {
+    /// Whether it does not wait for the end of what waits for data.
+    pub(super) fn preempts(&self) -> bool {
+        matches!(self, Self::Stop | Self::Close)
+    }
+
+    /// Whether it may have to wait for data that never comes.
+    pub(super) fn waits_for_data(&self) -> bool {
+        matches!(self, Self::SetTopology { .. } | Self::Start { .. })
+    }
+
     /// The event that completes this command where it fails at once.
     pub(super) fn failed(&self, error: Error) -> Event {
         let kind = match self {
@@ -75,8 +86,8 @@ impl Command {
 pub enum Report {
     /// Answers `ResolveTopology`: the full topology, with all its objects created and connected.
     TopologyResolved {
-        /// The topology.
-        topology: TopologyId,
+        /// The command that sets it.
+        set_by: CommandId,
         /// The full topology, or why there is none.
         result: Result<Box<Topology>>,
     },
@@ -89,7 +100,8 @@ pub enum Report {
     ///   `StreamSinkPaused`, `StreamSinkStopped` of each output node;
     /// - the end of a presentation is `EndOfStream` of each source node and `StreamSinkMarker` of each output node;
     /// - `Error` says that its node delivers nothing more in this flow: it counts as ended, and as having answered the
-    ///   effect that waits for it; later effects it answers as ever.
+    ///   effect that waits for it; later effects it answers as ever. Named without a stream it is about a whole source or
+    ///   sink. A sink that fails while it prerolls or starts answers that too, and only the `Error` says what becomes of it.
     ///
     /// What is about samples (an end, a change of type, an error) reaches the application only after the start that is
     /// under way, so that traces do not depend on how far a source reads ahead.

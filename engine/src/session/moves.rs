@@ -34,6 +34,7 @@ impl SessionMachine {
                 Effect::StartSources {
                     sources,
                     position: self.target,
+                    resume: purpose == Purpose::Resume,
                     epoch,
                 },
             ),

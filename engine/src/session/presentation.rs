@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::TopologyStatus;
+use crate::event::{CommandId, TopologyStatus};
 use crate::media::MediaTime;
 use crate::topology::{NodeId, NodeKind, SinkGroup, SourceGroup, Topology};
 
@@ -11,6 +11,8 @@ pub(super) type Part = (NodeId, Option<u32>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Presentation {
+    /// The command that set its topology.
+    pub(super) set_by: CommandId,
     pub(super) topology: Topology,
     pub(super) sources: Vec<SourceGroup>,
     pub(super) sinks: Vec<SinkGroup>,
@@ -31,8 +33,9 @@ pub(super) struct Presentation {
 }
 
 impl Presentation {
-    pub(super) fn new(topology: Topology) -> Self {
+    pub(super) fn new(set_by: CommandId, topology: Topology) -> Self {
         Self {
+            set_by,
             sources: topology.sources(),
             sinks: topology.sinks(),
             topology,
@@ -109,17 +112,34 @@ impl Presentation {
         }
     }
 
-    /// What stands still when this fails: of a whole source everything, of a stream the stream.
-    pub(super) fn parts_of_failure(&self, part: Part) -> BTreeSet<Part> {
-        let (node, stream) = part;
-        match self.source_of(node) {
-            Some(source) if source == node && stream.is_none() => self.parts_of(source),
-            Some(source) => {
+    /// What stands still when this fails: of a whole source or sink everything, of a stream the stream.
+    pub(super) fn parts_of_failure(&self, node: NodeId, stream: Option<u32>) -> BTreeSet<Part> {
+        match (self.source_of(node), self.sink_of(node)) {
+            (Some(source), _) if source == node && stream.is_none() => self.parts_of(source),
+            (Some(source), _) => {
                 let parts = self.parts_of(source).into_iter();
                 parts.filter(|p| p.0 == node && p.1.is_some()).collect()
             }
-            None => BTreeSet::from([part]),
+            (None, Some(sink)) if stream.is_none() => {
+                let streams = sink.streams.iter();
+                streams.map(|(node, own)| (*node, Some(*own))).collect()
+            }
+            (None, _) => BTreeSet::from([(node, stream)]),
         }
+    }
+
+    /// The nodes behind which nobody is any more when this one is lost: a sink has one for each of its streams.
+    pub(super) fn nodes_of_loss(&self, node: NodeId) -> BTreeSet<NodeId> {
+        match self.sink_of(node) {
+            Some(sink) => sink.streams.iter().map(|(node, _)| *node).collect(),
+            None => BTreeSet::from([node]),
+        }
+    }
+
+    /// The sink that an output node belongs to.
+    fn sink_of(&self, node: NodeId) -> Option<&SinkGroup> {
+        let mut groups = self.sinks.iter();
+        groups.find(|group| group.streams.iter().any(|(n, _)| *n == node))
     }
 
     /// The first node of the source that a source node belongs to.

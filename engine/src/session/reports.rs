@@ -10,17 +10,12 @@ use crate::topology::NodeId;
 impl SessionMachine {
     pub(super) fn report(&mut self, report: Report, now: SystemTime100ns) {
         match report {
-            Report::TopologyResolved { topology, result } => {
-                let asked = match &self.in_flight {
-                    Some((
-                        _,
-                        Command::SetTopology {
-                            topology: asked, ..
-                        },
-                    )) => asked.id(),
-                    _ => return,
-                };
-                if asked == topology {
+            Report::TopologyResolved { set_by, result } => {
+                let asked = matches!(
+                    self.in_flight,
+                    Some((id, Command::SetTopology { .. })) if id == set_by
+                );
+                if asked {
                     self.resolved(result.map(|full| *full), now);
                 }
             }
@@ -142,7 +137,7 @@ impl SessionMachine {
             K::StreamSinkStopped => self.step_answered(&[Step::StopSinks], event, part, now),
             K::EndOfStream => self.stream_ended(part.0),
             K::StreamSinkMarker => self.output_ended(part, now),
-            K::Error => self.node_failed(part, event, now),
+            K::Error => self.node_failed(event, false, now),
             K::BufferingStarted => self.buffering(part.0, true, now),
             K::BufferingStopped => self.buffering(part.0, false, now),
             _ => {}
@@ -184,9 +179,10 @@ impl SessionMachine {
     }
 
     fn note_failure(&mut self, event: &Event) {
-        // Stopping at the end of a presentation, and before a seek, what fails to stop is as good as stopped.
+        // Stopping at the end of a presentation, and before a seek, what fails to stop is as good as stopped. What becomes of
+        // a sink that fails while it prerolls its `Error` says, whichever of the two comes first.
         let ignored = matches!(self.state, State::Moving(Purpose::End, _))
-            || self.is_at(&[Step::StopSourcesToSeek]);
+            || self.is_at(&[Step::StopSourcesToSeek, Step::PrerollSinks]);
         if let (Err(error), false) = (&event.status, ignored) {
             self.failure.get_or_insert_with(|| error.clone());
         }
@@ -224,25 +220,26 @@ impl SessionMachine {
     }
 
     /// A node delivers nothing more: its end is now, and the failure is its answer to the present step.
-    fn node_failed(&mut self, part: Part, event: &Event, now: SystemTime100ns) {
-        let Some(current) = &mut self.current else {
+    fn node_failed(&mut self, event: &Event, is_lost: bool, now: SystemTime100ns) {
+        let (Some(current), Some(source)) = (&mut self.current, event.source) else {
             return;
         };
         current.has_failed = true;
-        let parts = current.parts_of_failure(part);
+        let parts = current.parts_of_failure(source.node, source.stream);
         let ended = parts.iter().filter(|(_, stream)| stream.is_some());
         current.ended.extend(ended.map(|(node, _)| *node));
         self.check_end();
-        let before = self.waiting.len();
-        self.waiting.retain(|waited| !parts.contains(waited));
-        if self.waiting.len() == before {
+        // A sink that fails in a start is one output less, and answers the start all the same.
+        if self.is_at(&[Step::PrerollSinks, Step::StartSinks]) && !is_lost {
             return;
         }
-        // A sink that fails while it prerolls is one output less; a source that fails to start fails the start.
-        if !self.is_at(&[Step::PrerollSinks]) {
+        let before = self.waiting.len();
+        self.waiting.retain(|waited| !parts.contains(waited));
+        if self.waiting.len() < before {
+            // A source that fails to start fails the start.
             self.note_failure(event);
+            self.check_step(now);
         }
-        self.check_step(now);
     }
 
     /// Whoever stands behind a node is gone. A source takes the presentation with it; any other node is one branch less.
@@ -256,11 +253,14 @@ impl SessionMachine {
         let Some(part) = current.part(node, None) else {
             return;
         };
-        if current.lost.insert(node) {
-            let event = Event::of_node(EventKind::Error, node).failed(error);
-            self.pass_on(event.clone(), part);
-            self.node_failed(part, &event, now);
+        if current.lost.contains(&node) {
+            return;
         }
+        let gone = current.nodes_of_loss(node);
+        current.lost.extend(gone);
+        let event = Event::of_node(EventKind::Error, node).failed(error);
+        self.pass_on(event.clone(), part);
+        self.node_failed(&event, true, now);
     }
 
     /// While a source waits for data, presentation time stands still.

@@ -89,14 +89,9 @@ fn d03_clearing_is_always_possible_until_the_end() {
     world.run(Command::ClearTopologies);
     assert_eq!(world.said(), ["TopologiesCleared", "TopologiesCleared"]);
     world.run(Command::Close);
-    world.run(Command::ClearTopologies);
-    assert_eq!(
-        world.said(),
-        [
-            "Closed",
-            "TopologiesCleared: invalid request: the session is closed"
-        ]
-    );
+    assert_eq!(world.said(), ["Closed"]);
+    let error = world.command(Command::ClearTopologies);
+    assert_eq!(error.expect_err("closed"), is_closed());
 }
 
 #[test]
@@ -344,11 +339,28 @@ fn d16_close_finalises_every_sink_and_is_the_last_word() {
         ]
     );
     for command in [start(None), Command::Close, Command::Stop, set(clip())] {
-        world.run(command);
-        let said = world.said();
-        assert_eq!(said.len(), 1);
-        assert!(said[0].ends_with("the session is closed"), "{said:?}");
+        assert_eq!(world.command(command).expect_err("closed"), is_closed());
     }
+    world.raise(Event::of_node(EventKind::NonFatalError, NodeId(4)).failed(Error::cancelled()));
+    let error = Error::cancelled();
+    let lost = Report::NodeLost {
+        node: NodeId(1),
+        error,
+    };
+    world.answers.push_back(lost);
+    world.settle();
+    assert!(world.said().is_empty());
+    assert!(world.events.is_empty(), "that was the last event");
+
+    let mut world = World::playing();
+    world.command(Command::Close).expect("is taken");
+    world.command(Command::Pause).expect("is taken");
+    world.settle();
+    let said = world.said();
+    assert_eq!(
+        said[said.len() - 2..],
+        ["Paused: invalid request: the session is closed", "Closed"]
+    );
     let mut world = World::ready();
     world.finalize_fails = Some(Error::invalid_argument("disk full"));
     world.run(Command::Close);
@@ -361,7 +373,7 @@ fn d16_close_finalises_every_sink_and_is_the_last_word() {
 #[test]
 fn commands_wait_for_each_other() {
     let mut world = World::ready();
-    for command in [start(None), Command::Pause, seek(2), Command::Stop] {
+    for command in [start(None), Command::Pause, seek(2), Command::Pause] {
         world.command(command).expect("is taken");
     }
     world.settle();
@@ -370,7 +382,41 @@ fn commands_wait_for_each_other() {
         .iter()
         .filter(|said| !said.contains("Capabilities") && !said.contains("Status"))
         .collect();
-    assert_eq!(said, ["Started on", "Paused", "Started 2", "Stopped"]);
+    assert_eq!(said, ["Started on", "Paused", "Started 2", "Paused"]);
+}
+
+#[test]
+fn the_same_topology_is_set_and_played_again() {
+    let topology = clip();
+    for immediate in [false, true] {
+        let again = || Command::SetTopology {
+            topology: Box::new(topology.clone()),
+            flags: SetTopologyFlags {
+                immediate,
+                ..SetTopologyFlags::default()
+            },
+        };
+        let mut world = World::new();
+        world.run(again());
+        world.run(start(None));
+        world.end();
+        world.said();
+        world.run(again());
+        world.run(start(None));
+        assert_eq!(world.said().last().map(String::as_str), Some("Started on"));
+        // While it plays.
+        world.run(again());
+        world.end();
+        if !immediate {
+            let said = world.said();
+            assert!(
+                said.contains(&"TopologyStatus ready".to_owned()),
+                "{said:?}"
+            );
+            world.end();
+        }
+        assert_eq!(world.said().last().map(String::as_str), Some("Ended"));
+    }
 }
 
 #[test]
@@ -447,4 +493,11 @@ fn a_recording_replays_to_the_same_effects() {
     let text = serde_json::to_string(&world.recording).expect("writes");
     let back: Recording = serde_json::from_str(&text).expect("reads");
     assert_eq!(back, world.recording);
+}
+
+impl SessionMachine {
+    /// Whether the presentation runs.
+    fn is_started(&self) -> bool {
+        self.state == State::Started
+    }
 }

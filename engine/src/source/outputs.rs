@@ -1,14 +1,15 @@
 //! What a source delivers: a port for each of its streams, all filled by one reader.
 //!
 //! Whoever runs the source tells this what is asked, started and read; it says how much is to be read next and what is to
-//! be answered. A stream that nobody takes from is held back, up to a limit, while another goes on.
+//! be answered. A stream that nobody takes from is held back, up to a limit, while another goes on; one whose consumer has
+//! said that it wants nothing more is left out.
 
 use std::collections::BTreeMap;
 
 use super::SourceState;
 use crate::credit::{Answer, Credit, FlowItem, OutputPort};
 use crate::error::{Error, ErrorKind, Result};
-use crate::media::{MediaTime, Sample};
+use crate::media::{ContentLimits, MediaTime, Sample, Usage};
 use crate::presentation::StreamId;
 use crate::session::Epoch;
 
@@ -42,18 +43,21 @@ pub struct SourceOutputs<R> {
     epoch: Epoch,
     ports: BTreeMap<StreamId, OutputPort<R>>,
     is_read: bool,
-    max_held: u64,
+    limits: ContentLimits,
+    /// What it has delivered since it was made.
+    usage: Usage,
 }
 
 impl<R> SourceOutputs<R> {
-    /// The outputs of a stopped source that holds at most `max_held` bytes of one stream back.
-    pub fn new(max_held: u64) -> Self {
+    /// The outputs of a stopped source that delivers and holds back what the limits allow.
+    pub fn new(limits: ContentLimits) -> Self {
         Self {
             state: SourceState::Stopped,
             epoch: Epoch::default(),
             ports: BTreeMap::new(),
             is_read: false,
-            max_held,
+            limits,
+            usage: Usage::default(),
         }
     }
 
@@ -78,8 +82,8 @@ impl<R> SourceOutputs<R> {
         }
     }
 
-    /// Starts at a position, or goes on. A flow that comes before the present one is of another session: those who asked in
-    /// the present one are gone.
+    /// Starts at a position, or where it is. With `resume` a source that was paused in this very flow goes on, and keeps what
+    /// it holds. A flow that comes before the present one is of another session: those who asked in the present one are gone.
     ///
     /// # Errors
     /// `Shutdown`.
@@ -87,18 +91,21 @@ impl<R> SourceOutputs<R> {
         &mut self,
         selected: &[StreamId],
         position: Option<MediaTime>,
+        resume: bool,
         epoch: Epoch,
     ) -> Result<Start<R>> {
         self.need_open()?;
-        if epoch < self.epoch {
-            self.ports.clear();
-        }
-        let goes_on = position.is_none()
+        let goes_on = resume
+            && position.is_none()
             && epoch == self.epoch
             && matches!(self.state, SourceState::Paused | SourceState::Started);
         self.state = SourceState::Started;
         if goes_on {
             return Ok(Start::GoOn);
+        }
+        // A session counts its flows upwards: one that is not beyond the present one is another session's.
+        if epoch < self.epoch || (epoch == self.epoch && !resume) {
+            self.ports.clear();
         }
         self.epoch = epoch;
         self.is_read = false;
@@ -179,6 +186,18 @@ impl<R> SourceOutputs<R> {
         }
     }
 
+    /// Nobody takes from this stream any more in this flow; says whether that ends it now.
+    pub fn disconnect(&mut self, stream: StreamId, epoch: Epoch) -> bool {
+        let Some(port) = self.ports.get_mut(&stream) else {
+            return false;
+        };
+        let was_taken = !port.is_disconnected();
+        // An end that was not delivered is none yet.
+        let has_ended = port.has_ended() && port.is_empty();
+        port.disconnect(epoch);
+        was_taken && port.is_disconnected() && !has_ended
+    }
+
     /// Forgets the requests of those who do not wait any more.
     pub fn forget(&mut self, has_gone: impl Fn(&R) -> bool) {
         for port in self.ports.values_mut() {
@@ -199,7 +218,8 @@ impl<R> SourceOutputs<R> {
     /// comes after a stop.
     ///
     /// # Errors
-    /// `LimitExceeded` where a stream that nobody takes from has more than may be held back; all streams end then.
+    /// `LimitExceeded` where a stream that nobody takes from has more than may be held back, or more was delivered than the
+    /// content may make; all streams end then.
     pub fn take(&mut self, reading: Reading, epoch: Epoch) -> Result<()> {
         let is_wanted = matches!(self.state, SourceState::Started | SourceState::Paused);
         if epoch != self.epoch || !is_wanted || self.is_read {
@@ -207,6 +227,10 @@ impl<R> SourceOutputs<R> {
         }
         for (stream, sample) in reading.samples {
             if let Some(port) = self.ports.get_mut(&stream) {
+                if let Err(error) = self.usage.add(&sample, &self.limits) {
+                    self.end(Some(&error));
+                    return Err(error);
+                }
                 port.push(FlowItem::Sample(sample));
             }
         }
@@ -224,8 +248,9 @@ impl<R> SourceOutputs<R> {
             port.bytes().saturating_add(items)
         });
         let held = held.max().unwrap_or(0);
-        if held > self.max_held {
-            let error = Error::limit("interleave bytes", self.max_held, held);
+        let most = self.limits.max_interleave_bytes;
+        if held > most {
+            let error = Error::limit("interleave bytes", most, held);
             self.end(Some(&error));
             return Err(error);
         }
@@ -271,6 +296,8 @@ fn shutdown() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const A: StreamId = StreamId(0);
@@ -297,8 +324,17 @@ mod tests {
     }
 
     fn started() -> SourceOutputs<u32> {
-        let mut outputs = SourceOutputs::new(10_000);
-        let start = outputs.start(&[A, B], None, Epoch(1)).expect("is open");
+        outputs(ContentLimits {
+            max_interleave_bytes: 10_000,
+            ..ContentLimits::default()
+        })
+    }
+
+    fn outputs(limits: ContentLimits) -> SourceOutputs<u32> {
+        let mut outputs = SourceOutputs::new(limits);
+        let start = outputs
+            .start(&[A, B], None, false, Epoch(1))
+            .expect("is open");
         assert_eq!(start, Start::Restart(Vec::new()));
         outputs
     }
@@ -342,23 +378,187 @@ mod tests {
             .expect("little");
         assert!(outputs.answers().is_empty());
         ask(&mut outputs, A, 1, 2);
-        let start = outputs.start(&[A, B], None, Epoch(1)).expect("is open");
+        let start = outputs
+            .start(&[A, B], None, true, Epoch(1))
+            .expect("is open");
         assert_eq!(start, Start::GoOn);
         assert_eq!(outputs.answers()[0].1.reply, 1);
         outputs.stop().expect("is open");
         outputs
             .take(reading(&[(A, 1)], true), Epoch(1))
             .expect("is left out");
-        let Start::Restart(stale) = outputs.start(&[A], None, Epoch(2)).expect("is open") else {
+        let Start::Restart(stale) = outputs.start(&[A], None, false, Epoch(2)).expect("is open")
+        else {
             panic!("another flow");
         };
         assert_eq!((stale[0].reply, stale[0].items.len()), (2, 0));
         assert!(outputs.answers().is_empty());
         assert!(outputs.request(B, credit(2), 3).is_err(), "not selected");
-        // Another session.
-        outputs.start(&[A], None, Epoch(1)).expect("is open");
-        ask(&mut outputs, A, 1, 4);
-        assert_eq!(outputs.wanted(), Some(2));
+        // Other sessions; in the first one it was not even stopped.
+        for epoch in [1, 1] {
+            let start = outputs
+                .start(&[A], None, false, Epoch(epoch))
+                .expect("is open");
+            assert_eq!(start, Start::Restart(Vec::new()));
+            ask(&mut outputs, A, 1, 4);
+            assert_eq!(outputs.wanted(), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_nobody_takes_any_more_costs_its_siblings_nothing() {
+        let mut outputs = started();
+        assert!(outputs.disconnect(B, Epoch(1)));
+        assert!(!outputs.disconnect(B, Epoch(1)), "said before");
+        for reply in 0..100 {
+            ask(&mut outputs, A, 1, reply);
+            let read = reading(&[(B, 9000), (A, 1), (B, 9000)], false);
+            outputs.take(read, Epoch(1)).expect("nothing is held back");
+            assert_eq!(outputs.answers().len(), 1);
+        }
+        // Until the next flow.
+        outputs
+            .start(&[A, B], None, false, Epoch(2))
+            .expect("is open");
+        outputs
+            .take(reading(&[(B, 9)], false), Epoch(2))
+            .expect("little");
+        let answer = outputs.request(B, credit(2), 7).expect("few wait");
+        assert_eq!(answer.expect("is held").items.len(), 1);
+        // Its consumer may know of a flow before the source does.
+        outputs.disconnect(B, Epoch(3));
+        outputs
+            .start(&[A, B], None, false, Epoch(3))
+            .expect("is open");
+        let read = reading(&[(B, 20_000)], false);
+        outputs.take(read, Epoch(3)).expect("nothing is held back");
+    }
+
+    #[test]
+    fn what_is_delivered_is_counted_whoever_takes_it() {
+        let limits = ContentLimits {
+            max_samples: 3,
+            ..ContentLimits::default()
+        };
+        let mut limited = outputs(limits);
+        let read = reading(&[(A, 1), (StreamId(9), 1), (B, 1), (A, 1)], false);
+        limited.take(read, Epoch(1)).expect("as many as allowed");
+        let error = limited.take(reading(&[(A, 1)], false), Epoch(1));
+        let kind = error.expect_err("one too many").kind().clone();
+        assert!(matches!(kind, ErrorKind::LimitExceeded { .. }));
+        let answer = limited.request(B, credit(1), 1).expect("few wait");
+        let items = answer.expect("is held").items;
+        assert!(matches!(
+            items[..],
+            [FlowItem::Sample(_), FlowItem::Error(_), FlowItem::End]
+        ));
+        // A seek gives it nothing back.
+        limited
+            .start(&[A], Some(MediaTime::ZERO), false, Epoch(2))
+            .expect("is open");
+        assert!(limited.take(reading(&[(A, 1)], false), Epoch(2)).is_err());
+
+        let mut limited = outputs(ContentLimits {
+            max_output_bytes: 10,
+            ..ContentLimits::default()
+        });
+        assert!(
+            limited
+                .take(reading(&[(A, 6), (B, 6)], false), Epoch(1))
+                .is_err()
+        );
+        let mut limited = outputs(ContentLimits {
+            max_duration: MediaTime::from_secs(1),
+            ..ContentLimits::default()
+        });
+        let mut late = reading(&[(A, 1)], false);
+        late.samples[0].1.time = MediaTime::from_millis(1001);
+        assert!(limited.take(late, Epoch(1)).is_err());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Move {
+        Ask(bool),
+        Read(u8),
+        Gone(bool),
+        Pause,
+        Start { resume: bool, epoch: u64 },
+    }
+
+    fn moves() -> impl Strategy<Value = Vec<Move>> {
+        let one = prop_oneof![
+            6 => any::<bool>().prop_map(Move::Ask),
+            6 => (1..6u8).prop_map(Move::Read),
+            1 => any::<bool>().prop_map(Move::Gone),
+            1 => Just(Move::Pause),
+            2 => (any::<bool>(), 1..4u64).prop_map(|(resume, epoch)| Move::Start { resume, epoch }),
+        ];
+        prop::collection::vec(one, 1..80)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Consumers come and go, sessions follow each other on one source: every flow delivers what was read in it and
+        /// nothing else, each request is answered once, and nobody's leaving ends a sibling.
+        #[test]
+        fn every_flow_delivers_what_was_read_in_it(moves in moves()) {
+            let mut outputs = started();
+            let (mut flow, mut epoch, mut next) = (1_i64, 1, 0);
+            let mut open = std::collections::BTreeSet::new();
+            let stream = |first| if first { A } else { B };
+            for one in moves {
+                let mut answers = Vec::new();
+                match one {
+                    Move::Ask(first) => {
+                        next += 1;
+                        match outputs.request(stream(first), credit(epoch), next) {
+                            Ok(answer) => {
+                                open.insert(next);
+                                answers.extend(answer);
+                            }
+                            Err((_, error)) => prop_assert!(matches!(error.kind(), ErrorKind::InvalidRequest(_))),
+                        }
+                    }
+                    Move::Read(count) => {
+                        // Each payload says which flow it is of; what is held back stays below the limit.
+                        let mut read = reading(&vec![(A, 1); usize::from(count)], false);
+                        read.samples.iter_mut().for_each(|(_, s)| s.time = MediaTime::from_ticks(flow));
+                        if outputs.disconnect(B, Epoch(epoch)) || next % 2 == 0 {
+                            read.samples.iter_mut().for_each(|(id, _)| *id = B);
+                        }
+                        let held = outputs.ports.values().any(|port| port.len() > 30);
+                        let taken = outputs.take(read, Epoch(epoch));
+                        prop_assert!(taken.is_ok() || held);
+                    }
+                    Move::Gone(first) => drop(outputs.disconnect(stream(first), Epoch(epoch))),
+                    Move::Pause => drop(outputs.pause()),
+                    Move::Start { resume, epoch: to } => {
+                        let was = (outputs.state(), epoch);
+                        match outputs.start(&[A, B], None, resume, Epoch(to)).expect("is open") {
+                            Start::GoOn => prop_assert!(resume && was.1 == to),
+                            Start::Restart(stale) => {
+                                flow += 1;
+                                if to <= epoch {
+                                    open.clear();
+                                }
+                                answers.extend(stale);
+                            }
+                        }
+                        epoch = to;
+                    }
+                }
+                answers.extend(outputs.answers().into_iter().map(|(_, answer)| answer));
+                for answer in answers {
+                    prop_assert!(open.remove(&answer.reply), "answered twice");
+                    for item in &answer.items {
+                        if let FlowItem::Sample(sample) = item {
+                            prop_assert_eq!(sample.time.ticks(), flow);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

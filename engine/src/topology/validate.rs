@@ -32,6 +32,14 @@ impl Topology {
                 return Err(TopologyFault::InvalidOptionalNode(node.id.0).into());
             }
         }
+        for source in self.sources() {
+            let mut taken = BTreeMap::new();
+            for (node, stream) in source.streams {
+                if taken.insert(stream, node).is_some() {
+                    return Err(TopologyFault::SourceStreamTaken(node.0).into());
+                }
+            }
+        }
         for sink in self.sinks() {
             let mut taken = BTreeMap::new();
             for (node, stream) in sink.streams {
@@ -222,6 +230,13 @@ mod tests {
             last = next;
         }
         assert_eq!(fault(long.validate()), TopologyFault::BranchTooLong(last.0));
+
+        let mut split = of(NodeKind::source(ObjectRef::url("a"), StreamId(0)));
+        let second = split.add_node(NodeKind::source(ObjectRef::url("a"), StreamId(0)));
+        assert_eq!(
+            fault(split.validate()),
+            TopologyFault::SourceStreamTaken(second.0)
+        );
 
         let mut shared = of(NodeKind::source(ObjectRef::url("a"), StreamId(0)));
         let second = shared.add_node(NodeKind::output(ObjectRef::activation("sink.null"), 0));

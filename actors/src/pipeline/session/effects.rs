@@ -1,11 +1,11 @@
 //! Does what the session machine says.
 
 use actix::{AsyncContext, Context};
-use portcullis_engine::event::{Event, EventKind};
+use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::{Effect, Epoch, Report};
 use portcullis_engine::source::SourceMachine;
-use portcullis_engine::topology::{NodeId, Topology, TopologyId};
-use portcullis_engine::{Error, MediaTime, Result};
+use portcullis_engine::topology::{NodeId, Topology};
+use portcullis_engine::{Error, ErrorKind, MediaTime, Result};
 
 use tracing::Instrument;
 
@@ -23,14 +23,24 @@ impl MediaSessionActor {
     pub(super) fn act(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Emit(event) => self.emit(event),
-            Effect::ResolveTopology { topology, resolve } => self.resolve(*topology, resolve, ctx),
-            Effect::ActivateTopology { topology } => self.activate(topology, ctx),
-            Effect::ReleaseTopology { topology } => self.release(topology, ctx),
+            Effect::ResolveTopology {
+                set_by,
+                topology,
+                resolve,
+            } => self.resolve(set_by, *topology, resolve, ctx),
+            Effect::CancelResolution { set_by } => {
+                if let Some(resolution) = self.resolving.remove(&set_by) {
+                    ctx.cancel_future(resolution);
+                }
+            }
+            Effect::ActivateTopology { set_by } => self.activate(set_by, ctx),
+            Effect::ReleaseTopology { set_by } => self.release(set_by, ctx),
             Effect::StartSources {
                 sources,
                 position,
+                resume,
                 epoch,
-            } => self.start_sources(&sources, position, epoch, ctx),
+            } => self.start_sources(&sources, (position, resume), epoch, ctx),
             Effect::PauseSources { sources, epoch } => {
                 let kind = EventKind::SourcePaused;
                 self.tell_sources(
@@ -44,7 +54,9 @@ impl MediaSessionActor {
             }
             Effect::StopSources { sources, epoch } => {
                 let kind = EventKind::SourceStopped;
-                self.tell_sources(&sources, StopSource, kind, SourceMachine::stop, epoch, ctx);
+                self.note_running(&sources, false);
+                let says = |source: &mut SourceMachine| Ok(source.stop());
+                self.tell_sources(&sources, StopSource, kind, says, epoch, ctx);
             }
             Effect::FlushTransforms { nodes, epoch } => self.flush(&nodes, epoch, ctx),
             Effect::PrerollSinks { sinks, epoch, .. } => {
@@ -101,11 +113,12 @@ impl MediaSessionActor {
             }
             Effect::ShutDown => {
                 // Dropping the last handles ends the nodes; sources of the application only lose this session.
+                self.stop_sources();
                 for resolution in std::mem::take(&mut self.resolving).into_values() {
                     ctx.cancel_future(resolution);
                 }
-                for topology in self.graphs.keys().copied().collect::<Vec<_>>() {
-                    self.release(topology, ctx);
+                for set_by in self.graphs.keys().copied().collect::<Vec<_>>() {
+                    self.release(set_by, ctx);
                 }
                 self.objects.clear();
                 self.active = None;
@@ -119,67 +132,91 @@ impl MediaSessionActor {
 
     /// Listens to the nodes of the topology that is played from now on, and only to them: a source that is read again is
     /// a node of two topologies, and it has one listener.
-    fn activate(&mut self, topology: TopologyId, ctx: &mut Context<Self>) {
-        self.active = Some(topology);
-        if let Some(graph) = self.graphs.get_mut(&topology) {
-            listen(topology, graph, ctx);
+    fn activate(&mut self, set_by: CommandId, ctx: &mut Context<Self>) {
+        self.active = Some(set_by);
+        if let Some(graph) = self.graphs.get_mut(&set_by) {
+            listen(set_by, graph, ctx);
         }
     }
 
-    fn release(&mut self, topology: TopologyId, ctx: &mut Context<Self>) {
-        if let Some(graph) = self.graphs.remove(&topology) {
+    /// Lets the sources that run stop: another session may use them.
+    pub(super) fn stop_sources(&mut self) {
+        for source in self
+            .graphs
+            .values_mut()
+            .flat_map(|graph| &mut graph.sources)
+        {
+            if std::mem::take(&mut source.is_running) {
+                source.object.control.tell(StopSource);
+            }
+        }
+    }
+
+    fn note_running(&mut self, nodes: &[NodeId], is_running: bool) {
+        let graph = self.active.and_then(|active| self.graphs.get_mut(&active));
+        for source in graph.into_iter().flat_map(|graph| &mut graph.sources) {
+            if nodes.contains(&source.node) {
+                source.is_running = is_running;
+            }
+        }
+    }
+
+    fn release(&mut self, set_by: CommandId, ctx: &mut Context<Self>) {
+        if let Some(graph) = self.graphs.remove(&set_by) {
             for listener in graph.listeners {
                 ctx.cancel_future(listener);
             }
         }
     }
 
-    fn resolve(&mut self, topology: Topology, resolve: bool, ctx: &mut Context<Self>) {
-        let id = topology.id();
+    fn resolve(
+        &mut self,
+        set_by: CommandId,
+        topology: Topology,
+        resolve: bool,
+        ctx: &mut Context<Self>,
+    ) {
         let with = self.with.clone();
-        let objects = self.objects.remove(&id).unwrap_or_default();
+        let objects = self.objects.remove(&set_by).unwrap_or_default();
         let build = async move { graph::build(&with, &topology, resolve, objects).await };
         let build = build.instrument(self.span.clone());
         let resolution = spawn(ctx, build, move |actor, built, ctx| {
-            actor.resolving.remove(&id);
+            actor.resolving.remove(&set_by);
             let result = built.map(|(graph, attempts)| {
                 tracing::debug!(
-                    topology = id.0,
+                    topology = graph.topology.id().0,
                     attempts = attempts.len(),
                     "topology resolved"
                 );
                 let full = Box::new(graph.topology.clone());
-                actor.release(id, ctx);
-                actor.graphs.insert(id, graph);
+                actor.graphs.insert(set_by, graph);
                 full
             });
-            let report = Report::TopologyResolved {
-                topology: id,
-                result,
-            };
-            actor.report(report, ctx);
+            actor.report(Report::TopologyResolved { set_by, result }, ctx);
         });
-        self.resolving.insert(id, resolution);
+        self.resolving.insert(set_by, resolution);
     }
 
     fn start_sources(
         &mut self,
         nodes: &[NodeId],
-        position: Option<MediaTime>,
+        (position, resume): (Option<MediaTime>, bool),
         epoch: Epoch,
         ctx: &mut Context<Self>,
     ) {
+        self.note_running(nodes, true);
         for (node, source) in self.sources(nodes) {
             let start = StartSource {
                 selected: source.machine.selected(),
                 position,
+                resume,
                 epoch,
             };
             let call = source.object.control.send(start);
             let kind = EventKind::SourceStarted { position };
             let topology = self.active;
             spawn(ctx, call, move |actor, outcome, ctx| {
-                let says = |source: &mut SourceMachine| source.started(position, outcome);
+                let says = |source: &mut SourceMachine| Ok(source.started(position, outcome));
                 actor.source_says(topology, node, kind, says, epoch, ctx);
             });
         }
@@ -213,7 +250,7 @@ impl MediaSessionActor {
     /// Raises what a source has to say; where it has failed, one event of this kind says so.
     pub(super) fn source_says(
         &mut self,
-        topology: Option<TopologyId>,
+        topology: Option<CommandId>,
         node: NodeId,
         kind: EventKind,
         says: impl FnOnce(&mut SourceMachine) -> Result<Vec<Event>>,
@@ -258,7 +295,10 @@ impl MediaSessionActor {
                 }
             };
             spawn(ctx, flush, move |actor, outcome: Result<()>, ctx| {
-                if let Err(error) = outcome {
+                // A component that is gone, which it has said, holds nothing.
+                if let Err(error) = outcome
+                    && error.kind() != &ErrorKind::ActorStopped
+                {
                     actor.raise(
                         Event::of_node(EventKind::Error, node).failed(error),
                         epoch,

@@ -65,6 +65,8 @@ pub(super) struct SourceNode {
     pub(super) object: SourceObject,
     pub(super) streams: Vec<(NodeId, StreamId)>,
     pub(super) machine: SourceMachine,
+    /// Whether it was asked to run, and not to stop since.
+    pub(super) is_running: bool,
 }
 
 /// One sink; the node is the first of its streams' nodes.
@@ -118,6 +120,7 @@ pub(super) async fn build(
             node: group.node,
             object,
             machine: SourceMachine::new(&group),
+            is_running: false,
             streams: group.streams,
         });
     }

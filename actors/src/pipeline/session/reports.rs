@@ -2,10 +2,10 @@
 
 use actix::fut::{ActorStreamExt, wrap_stream};
 use actix::{AsyncContext, Context, SpawnHandle};
-use portcullis_engine::event::{Event, EventKind};
+use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::{Epoch, Report};
 use portcullis_engine::source::SourceMachine;
-use portcullis_engine::topology::{NodeId, TopologyId};
+use portcullis_engine::topology::NodeId;
 use portcullis_engine::{Error, StreamId};
 
 use super::MediaSessionActor;
@@ -16,7 +16,8 @@ use crate::pipeline::events::{NextNodeEvents, NodeEvent};
 /// A node that is listened to.
 #[derive(Clone, Debug)]
 struct Speaker {
-    topology: TopologyId,
+    /// The command that set its topology.
+    topology: CommandId,
     node: NodeId,
     role: Role,
 }
@@ -29,11 +30,7 @@ enum Role {
 }
 
 /// Listens to every node of a graph, as long as the graph is there.
-pub(super) fn listen(
-    topology: TopologyId,
-    graph: &mut Graph,
-    ctx: &mut Context<MediaSessionActor>,
-) {
+pub(super) fn listen(topology: CommandId, graph: &mut Graph, ctx: &mut Context<MediaSessionActor>) {
     let speaker = |node, role| Speaker {
         topology,
         node,

@@ -10,9 +10,8 @@ use tokio::sync::oneshot;
 
 use super::stream::{Ready, Stream};
 use super::{
-    ConnectSink, DescribeSink, FinalizeSink, NextNodeEvents, NodeEvent, PauseSink, PrerollSink,
-    ReadAhead, Renderer, SetSinkType, SinkFacts, SinkObject, SinkStatistics, StartSink, StopSink,
-    StreamStatistics,
+    ConnectSink, FinalizeSink, NextNodeEvents, NodeEvent, PauseSink, PrerollSink, ReadAhead,
+    Renderer, SetSinkType, SinkObject, SinkStatistics, StartSink, StopSink, StreamStatistics,
 };
 use crate::bridge::{Deferred, Handle, ReplyFuture};
 use crate::pipeline::events::EventQueue;
@@ -156,10 +155,11 @@ impl<R: Renderer> SinkActor<R> {
         if self.failure.is_none() {
             self.events
                 .push(self.epoch, NodeEvent::Failed(error.clone()));
-            self.end_preroll(Err(error.clone()));
+            // What this failure means its event says; that the preroll is over says the answer.
+            self.end_preroll(Ok(()));
             self.failure = Some(error);
             for stream in self.streams.values_mut() {
-                stream.input.stop();
+                stream.input.disconnect();
             }
         }
         self.drive_all(ctx);
@@ -216,16 +216,6 @@ impl<R: Renderer> Actor for SinkActor<R> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         end_with_last_handle(ctx);
-    }
-}
-
-impl<R: Renderer> Handler<DescribeSink> for SinkActor<R> {
-    type Result = Result<SinkFacts>;
-
-    fn handle(&mut self, _: DescribeSink, _: &mut Self::Context) -> Self::Result {
-        Ok(SinkFacts {
-            rateless: self.renderer.is_rateless(),
-        })
     }
 }
 

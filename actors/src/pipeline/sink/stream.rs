@@ -3,7 +3,7 @@
 use actix::SpawnHandle;
 use portcullis_engine::clock::{ClockSnapshot, SystemTime100ns};
 use portcullis_engine::quality::{Pace, Pacing, PacingSettings};
-use portcullis_engine::{Error, MediaType, Sample};
+use portcullis_engine::{Error, MediaTime, MediaType, Sample};
 
 use super::{LATE, StreamStatistics, TOO_LATE};
 use crate::pipeline::input::{Input, ReadAhead};
@@ -31,6 +31,8 @@ pub(super) struct Stream {
     pacing: Pacing,
     bytes: u64,
     faults: u64,
+    /// The time of what was rendered last.
+    position: Option<MediaTime>,
 }
 
 impl Stream {
@@ -47,6 +49,7 @@ impl Stream {
             }),
             bytes: 0,
             faults: 0,
+            position: None,
         }
     }
 
@@ -72,17 +75,13 @@ impl Stream {
             late: self.pacing.late(),
             dropped: self.pacing.dropped(),
             faults: self.faults,
+            position: self.position,
         }
     }
 
-    /// Whether the first thing that is to be rendered is here. What was needed for decoding only is let go.
+    /// Whether the first thing that is to be rendered is here; a type alone is none.
     pub(super) fn is_prerolled(&mut self) -> bool {
-        while let Some(FlowItem::Sample(sample)) = self.input.front()
-            && sample.flags.preroll
-        {
-            self.input.pop();
-        }
-        self.has_ended || self.input.front().is_some()
+        self.has_ended || self.input.skip_to_first()
     }
 
     /// Takes out what the renderer gets next.
@@ -92,6 +91,7 @@ impl Stream {
             match self.pacing.next(sample, now) {
                 Pace::Render => {
                     self.bytes = self.bytes.saturating_add(sample.len() as u64);
+                    self.position = Some(sample.time);
                     if let Some(FlowItem::Sample(sample)) = self.input.pop() {
                         samples.push(sample);
                     }

@@ -66,6 +66,7 @@ async fn start(source: &SourceObject, streams: &[u32], at: Option<i64>, epoch: u
     let start = StartSource {
         selected: streams.iter().map(|id| StreamId(*id)).collect(),
         position: at.map(MediaTime::from_millis),
+        resume: at.is_none(),
         epoch: Epoch(epoch),
     };
     source.control.send(start).await
@@ -161,6 +162,57 @@ fn a_pull_that_nobody_waits_for_takes_nothing() {
         settle().await;
         start(&source, &[0, 1], None, 1).await.expect("goes on");
         assert_eq!(all(&source, 0, 1).await, [item(4), FlowItem::End]);
+    });
+}
+
+#[test]
+fn a_stream_that_nobody_takes_has_ended_and_its_sibling_goes_on() {
+    run(async {
+        let source = source(9).await;
+        start(&source, &[0, 1], None, 1).await.expect("starts");
+        let (output, epoch) = (1, Epoch(1));
+        for _ in 0..2 {
+            let gone = Disconnect { output, epoch };
+            source.port.send(gone).await.expect("is told");
+        }
+        let items = all(&source, 0, 1).await;
+        assert_eq!(items.len(), 6);
+        let mut ends = Vec::new();
+        while ends.len() < 2 {
+            let events = source.control.send(NextNodeEvents).await.expect("has some");
+            let of_ends = |(_, event): &(_, _)| matches!(event, NodeEvent::EndOfStream(_));
+            ends.extend(events.into_iter().filter(of_ends));
+        }
+        let end = |id| (Epoch(1), NodeEvent::EndOfStream(StreamId(id)));
+        assert_eq!(ends, [end(1), end(0)]);
+    });
+}
+
+#[test]
+fn another_session_starts_a_source_that_the_first_left_running() {
+    run(async {
+        let source = source(6).await;
+        let begin = |at: Option<i64>| StartSource {
+            selected: vec![StreamId(0), StreamId(1)],
+            position: at.map(MediaTime::from_millis),
+            resume: false,
+            epoch: Epoch(1),
+        };
+        source.control.send(begin(Some(3))).await.expect("starts");
+        source.port.send(pull(1, 1)).await.expect("has one");
+        source
+            .control
+            .send(begin(Some(3)))
+            .await
+            .expect("starts again");
+        assert_eq!(all(&source, 0, 1).await, [item(4), FlowItem::End]);
+        // From the beginning, or where it is: never what was read for another.
+        source
+            .control
+            .send(begin(None))
+            .await
+            .expect("starts again");
+        assert_eq!(all(&source, 0, 1).await, [FlowItem::End]);
     });
 }
 

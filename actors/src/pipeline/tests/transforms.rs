@@ -40,7 +40,8 @@ async fn transform() -> (Script, TransformObject) {
     let worker = Worker::spawn("test", || Ok(OneBehind::default()))
         .await
         .expect("builds");
-    let object = TransformActor::create(worker, Arc::new(HeapAllocator), ContentLimits::default());
+    let (limits, usage) = (ContentLimits::default(), Default::default());
+    let object = TransformActor::create(worker, Arc::new(HeapAllocator), limits, usage);
     let upstream = script.upstream();
     object
         .control
@@ -127,6 +128,89 @@ fn a_panic_ends_the_transform_with_its_text() {
         );
         let events = object.control.send(NextNodeEvents).await.expect("has one");
         assert!(matches!(&events[..], [(_, NodeEvent::Failed(_))]));
+        assert_eq!(script.0.borrow().disconnects, [Epoch(1)]);
+        // There is nothing to flush; the next flow fails too.
+        let flushed = object
+            .control
+            .send(FlushTransform { epoch: Epoch(2) })
+            .await;
+        assert_eq!(
+            flushed.expect_err("it is gone").kind(),
+            &ErrorKind::ActorStopped
+        );
+        script.say(2, vec![item(1), FlowItem::End]);
+        assert!(matches!(
+            &all(&object, 2).await[..],
+            [FlowItem::Error(_), FlowItem::End]
+        ));
+    });
+}
+
+#[test]
+fn nothing_is_made_for_a_consumer_that_wants_nothing_more() {
+    run(async {
+        let (script, object) = transform().await;
+        script.say(1, vec![item(1), item(2)]);
+        let first = object.port.send(pull(1, 1)).await.expect("has one");
+        assert_eq!(first.items, [item(1)]);
+        let (output, epoch) = (0, Epoch(1));
+        object
+            .port
+            .send(Disconnect { output, epoch })
+            .await
+            .expect("is told");
+        settle().await;
+        assert_eq!(script.asked().1, 0, "what it had asked is cancelled");
+        assert_eq!(script.0.borrow().disconnects, [Epoch(1)]);
+        // Until the next flow.
+        script.say(2, vec![item(7), item(8), FlowItem::End]);
+        assert_eq!(all(&object, 2).await, [item(7), item(8), FlowItem::End]);
+    });
+}
+
+/// Blocks in its first sample until it is let go, and cannot flush after it.
+struct Stubborn(Option<std::sync::mpsc::Receiver<()>>);
+
+impl Transform for Stubborn {
+    fn process(&mut self, input: Sample, output: &mut Output) -> Result<()> {
+        let _ = self.0.take().map(|wait| wait.recv());
+        output.push(input);
+        Ok(())
+    }
+    fn flush(&mut self) {
+        assert!(self.0.is_some(), "cannot");
+    }
+}
+
+#[test]
+fn a_flush_that_is_lost_fails_the_flow_that_it_began() {
+    run(async {
+        let (go, wait) = std::sync::mpsc::channel();
+        let script = Script::default();
+        let worker = Worker::spawn("test", || Ok(Stubborn(Some(wait))))
+            .await
+            .expect("builds");
+        let (limits, usage) = (ContentLimits::default(), Default::default());
+        let object = TransformActor::create(worker, Arc::new(HeapAllocator), limits, usage);
+        let upstream = script.upstream();
+        object
+            .control
+            .send(ConnectInput { upstream })
+            .await
+            .expect("is connected");
+        script.say(1, vec![item(1)]);
+        let stale = object.port.send(pull(1, 1));
+        settle().await;
+        // Nobody has told it: the pull of the new flow does.
+        let next = object.port.send(pull(1, 2));
+        settle().await;
+        drop(go);
+        let items = next.await.expect("is answered").items;
+        assert!(
+            matches!(&items[..], [FlowItem::Error(_), FlowItem::End]),
+            "{items:?}"
+        );
+        assert_eq!(stale.await.expect("is answered").items, []);
     });
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::world::{World, clip, outputs, seek, set, start};
+use super::world::{World, clip, outputs, seek, set, shared_sink, split_stream, start};
 use crate::error::Error;
 use crate::event::{CommandId, Event, EventKind, TopologyStatus};
 use crate::media::MediaTime;
 use crate::session::{Command, Epoch, Input, Report, SetTopologyFlags};
-use crate::topology::{NodeId, TopologyId};
+use crate::topology::{NodeId, Topology, TopologyId};
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -21,11 +21,12 @@ enum Move {
     ResolveFails(bool),
     Noise(u8, u8, u8, bool),
     Lost(u8),
+    SinkFails(u8),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        6 => (0..12u8).prop_map(Move::Command),
+        6 => (0..16u8).prop_map(Move::Command),
         8 => (1..12u8).prop_map(Move::Answer),
         1 => Just(Move::End),
         1 => any::<u16>().prop_map(Move::Pass),
@@ -33,13 +34,25 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => any::<bool>().prop_map(Move::ResolveFails),
         4 => (0..24u8, 0..8u8, 0..3u8, any::<bool>()).prop_map(|(k, n, s, old)| Move::Noise(k, n, s, old)),
         1 => (0..8u8).prop_map(Move::Lost),
+        1 => (0..2u8).prop_map(Move::SinkFails),
     ];
     prop::collection::vec(one, 1..120)
 }
 
-fn command(which: u8) -> Command {
+/// A command; `kept` is a topology that is set again and again.
+fn command(which: u8, kept: &Topology) -> Command {
     match which {
         0 | 1 => set(clip()),
+        12 => set(kept.clone()),
+        13 => Command::SetTopology {
+            topology: Box::new(kept.clone()),
+            flags: SetTopologyFlags {
+                immediate: true,
+                no_resolution: true,
+            },
+        },
+        14 => set(shared_sink()),
+        15 => set(split_stream()),
         2 => Command::SetTopology {
             topology: Box::new(clip()),
             flags: SetTopologyFlags {
@@ -105,7 +118,7 @@ fn noise(kind: u8, node: u8, stream: u8) -> Report {
             result: Err(Error::cancelled()),
         },
         None => Report::TopologyResolved {
-            topology: TopologyId(u64::from(stream)),
+            set_by: CommandId(u64::from(stream)),
             result: Err(Error::cancelled()),
         },
     }
@@ -122,10 +135,12 @@ fn with_epoch(report: Report, now: Epoch) -> Report {
 fn play(moves: Vec<Move>) -> (World, Vec<CommandId>) {
     let mut world = World::new();
     let mut commands = Vec::new();
+    let kept = shared_sink();
     for one in moves {
         match one {
+            Move::SinkFails(which) => world.sink_fails(usize::from(which)),
             Move::Command(which) => {
-                if let Ok(id) = world.command(command(which)) {
+                if let Ok(id) = world.command(command(which, &kept)) {
                     commands.push(id);
                 }
             }
@@ -171,6 +186,10 @@ fn play(moves: Vec<Move>) -> (World, Vec<CommandId>) {
 fn statuses_go_up(events: &[Event]) -> bool {
     let mut last: BTreeMap<TopologyId, TopologyStatus> = BTreeMap::new();
     events.iter().all(|event| {
+        // Another presentation begins.
+        if let EventKind::SessionNotifyPresentationTime { topology, .. } = &event.kind {
+            last.remove(topology);
+        }
         let EventKind::SessionTopologyStatus {
             topology,
             topology_status: status,
@@ -199,11 +218,30 @@ proptest! {
     }
 
     #[test]
+    fn whatever_failed_what_is_left_ends(moves in moves()) {
+        let (mut world, _) = play(moves);
+        // Each of the presentations that wait ends too.
+        for _ in 0..200 {
+            world.end();
+        }
+        prop_assert!(!world.session.is_started(), "{:?}", world.session);
+    }
+
+    #[test]
+    fn a_closed_session_says_nothing_more(moves in moves()) {
+        let (world, _) = play(moves);
+        let closed = world.events.iter().rposition(|e| e.kind == EventKind::SessionClosed);
+        if let Some(at) = closed {
+            prop_assert_eq!(at + 1, world.events.len());
+        }
+    }
+
+    #[test]
     fn a_shutdown_leaves_no_command_open(moves in moves(), more in moves()) {
         let (mut world, mut commands) = play(moves);
         for one in more {
             if let Move::Command(which) = one
-                && let Ok(id) = world.command(command(which))
+                && let Ok(id) = world.command(command(which, &clip()))
             {
                 commands.push(id);
             }

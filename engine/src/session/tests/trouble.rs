@@ -1,6 +1,6 @@
 //! Failures: sources that go away, nodes that fail, events that are stale or false.
 
-use super::world::{World, clip, outputs, seek, start};
+use super::world::{World, clip, outputs, seek, set, shared_sink, start};
 use crate::clock::ClockState;
 use crate::error::{Error, ErrorKind, HostExit};
 use crate::event::{Event, EventKind};
@@ -85,6 +85,116 @@ fn a_failed_node_counts_as_ended() {
     world.raise(Event::of_stream(EventKind::StreamSinkMarker, NodeId(5), 0));
     world.settle();
     assert_eq!(world.said().last().map(String::as_str), Some("Ended"));
+}
+
+#[test]
+fn a_sink_that_fails_or_is_lost_ends_all_of_its_streams() {
+    for is_lost in [false, true] {
+        let mut world = World::new();
+        world.set(shared_sink());
+        world.run(start(None));
+        world.said();
+        if is_lost {
+            lost(&mut world, 4);
+        } else {
+            world.raise(Event::of_node(EventKind::Error, NodeId(4)).failed(Error::cancelled()));
+            world.settle();
+        }
+        assert_eq!(world.said().last().map(String::as_str), Some("Ended"));
+    }
+}
+
+#[test]
+fn a_sink_that_fails_while_it_prerolls_gives_the_same_events_in_either_order() {
+    let mut traces = Vec::new();
+    for error_first in [true, false] {
+        let mut world = World::ready();
+        world.command(start(None)).expect("is taken");
+        while !world
+            .calls
+            .iter()
+            .any(|call| call.starts_with("sinks preroll"))
+        {
+            assert!(world.step());
+        }
+        let epoch = world.session.epoch();
+        let event = Event::of_node(EventKind::Error, NodeId(4)).failed(Error::cancelled());
+        let error = Report::Raised { event, epoch };
+        let event = Event::of_stream(EventKind::StreamSinkPrerolled, NodeId(4), 0);
+        let answer = Report::Raised {
+            event: event.failed(Error::cancelled()),
+            epoch,
+        };
+        world.answers.pop_front();
+        match error_first {
+            true => world.answers.extend([error, answer]),
+            false => world.answers.extend([answer, error]),
+        }
+        world.settle();
+        traces.push(crate::event::normalise(&world.events));
+        let said = world.said();
+        assert_eq!(
+            said.last().map(String::as_str),
+            Some("Started on"),
+            "{said:?}"
+        );
+    }
+    assert_eq!(traces[0], traces[1]);
+}
+
+#[test]
+fn a_stop_or_close_does_not_wait_for_what_waits_for_data() {
+    for (command, last) in [(Command::Stop, "Stopped"), (Command::Close, "Closed")] {
+        // A resolution.
+        let mut world = World::ready();
+        world.command(set(clip())).expect("is taken");
+        world.command(start(None)).expect("is taken");
+        let unanswered = std::mem::take(&mut world.answers);
+        world.command(command.clone()).expect("is taken");
+        assert_eq!(world.calls.last().map(String::as_str), last_call(last));
+        world.settle();
+        let said = world.said();
+        assert_eq!(
+            said[..2],
+            ["TopologySet: cancelled", "Started on: cancelled"]
+        );
+        assert_eq!(said.last().map(String::as_str), Some(last));
+        // Its answer was on its way.
+        world.answers = unanswered;
+        world.settle();
+        assert!(world.said().is_empty());
+
+        // A start from stopped, one from paused, and a seek.
+        for paused in [None, Some(start(None)), Some(seek(2))] {
+            let mut world = World::ready();
+            let begin = match paused {
+                Some(begin) => {
+                    world.run(start(None));
+                    world.run(Command::Pause);
+                    world.said();
+                    begin
+                }
+                None => start(None),
+            };
+            world.command(begin).expect("is taken");
+            world.answers.clear();
+            world.command(command.clone()).expect("is taken");
+            world.settle();
+            let said = world.said();
+            assert!(
+                said.contains(&"Started on: cancelled".to_owned()),
+                "{said:?}"
+            );
+            assert_eq!(said.last().map(String::as_str), Some(last));
+        }
+    }
+}
+
+fn last_call(last: &str) -> Option<&str> {
+    match last {
+        "Closed" => Some("finalize 5"),
+        _ => Some("cancel"),
+    }
 }
 
 #[test]

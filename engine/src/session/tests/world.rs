@@ -1,6 +1,6 @@
 //! A scripted world around a session: it answers every effect as components would, one report at a time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::SystemTime100ns;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::session::{
     Command, Effect, Epoch, Input, Recording, Report, SessionMachine, SetTopologyFlags,
 };
 use crate::topology::{
-    NodeId, NodeKind, ObjectId, ObjectRef, ResolutionStatus, SourceGroup, Topology, TopologyId,
+    NodeId, NodeKind, ObjectId, ObjectRef, ResolutionStatus, SourceGroup, Topology,
 };
 
 pub(super) struct World {
@@ -29,7 +29,9 @@ pub(super) struct World {
     pub(super) resolve_fails: Option<Error>,
     pub(super) finalize_fails: Option<Error>,
     pub(super) is_shut_down: bool,
-    topologies: Vec<Topology>,
+    /// Output nodes whose sinks have failed in this flow: they say nothing of an end.
+    failed: BTreeSet<NodeId>,
+    topologies: BTreeMap<CommandId, Topology>,
     active: Option<Topology>,
     epoch: Epoch,
     started: BTreeSet<NodeId>,
@@ -50,7 +52,8 @@ impl World {
             resolve_fails: None,
             finalize_fails: None,
             is_shut_down: false,
-            topologies: Vec::new(),
+            failed: BTreeSet::new(),
+            topologies: BTreeMap::new(),
             active: None,
             epoch: Epoch::default(),
             started: BTreeSet::new(),
@@ -127,17 +130,32 @@ impl World {
 
     /// Lets all streams and outputs of the active topology end.
     pub(super) fn end(&mut self) {
-        let active = self.active.clone().expect("something plays");
+        let Some(active) = self.active.clone() else {
+            return;
+        };
         for source in active.sources() {
             for (node, stream) in source.streams {
                 self.raise(Event::of_stream(EventKind::EndOfStream, node, stream.0));
             }
             self.raise(Event::of_node(EventKind::EndOfPresentation, source.node));
         }
-        for (node, stream) in outputs(&active) {
+        let mut outputs = outputs(&active);
+        outputs.retain(|(node, _)| !self.failed.contains(node));
+        for (node, stream) in outputs {
             self.raise(Event::of_stream(EventKind::StreamSinkMarker, node, stream));
         }
         self.settle();
+    }
+
+    /// Lets a sink of the active topology fail, with all of its streams.
+    pub(super) fn sink_fails(&mut self, which: usize) {
+        let sinks = self.active.as_ref().map(Topology::sinks);
+        if let Some(sink) = sinks.iter().flatten().nth(which) {
+            self.failed
+                .extend(sink.streams.iter().map(|(node, _)| node));
+            let event = Event::of_node(EventKind::Error, sink.node);
+            self.raise(event.failed(Error::cancelled()));
+        }
     }
 
     /// The session's own events since the last call, in short.
@@ -152,9 +170,12 @@ impl World {
         use EventKind as K;
         match effect {
             Effect::Emit(event) => self.events.push(event),
-            Effect::ResolveTopology { topology, resolve } => {
+            Effect::ResolveTopology {
+                set_by,
+                topology,
+                resolve,
+            } => {
                 self.calls.push(format!("resolve {resolve}"));
-                let id = topology.id();
                 let mut full = topology;
                 if resolve {
                     full.resolution = Some(ResolutionStatus::default());
@@ -162,29 +183,37 @@ impl World {
                 let result = match &self.resolve_fails {
                     Some(error) => Err(error.clone()),
                     None => {
-                        self.topologies.push((*full).clone());
+                        let before = self.topologies.insert(set_by, (*full).clone());
+                        assert!(before.is_none(), "each is set by a command of its own");
                         Ok(full)
                     }
                 };
-                self.answers.push_back(Report::TopologyResolved {
-                    topology: id,
-                    result,
-                });
+                let report = Report::TopologyResolved { set_by, result };
+                self.answers.push_back(report);
             }
-            Effect::ActivateTopology { topology } => {
+            Effect::CancelResolution { set_by } => {
+                self.calls.push("cancel".to_owned());
+                self.topologies.remove(&set_by);
+                self.answers.retain(
+                    |r| !matches!(r, Report::TopologyResolved { set_by: id, .. } if *id == set_by),
+                );
+            }
+            Effect::ActivateTopology { set_by } => {
                 self.started.clear();
-                self.active = self.find(topology);
-                assert!(self.active.is_some(), "what is activated was resolved");
+                self.active = self.topologies.get(&set_by).cloned();
+                assert!(self.active.is_some(), "what is activated is there");
             }
-            Effect::ReleaseTopology { topology } => {
-                assert!(self.find(topology).is_some(), "released twice");
-                self.topologies.retain(|known| known.id() != topology);
+            Effect::ReleaseTopology { set_by } => {
+                let released = self.topologies.remove(&set_by);
+                assert!(released.is_some(), "released twice");
             }
             Effect::StartSources {
                 sources,
                 position,
+                resume,
                 epoch,
             } => {
+                assert!(!resume || (position.is_none() && epoch == self.epoch));
                 self.calls.push(format!("sources start {}", at(position)));
                 self.epoch = epoch;
                 for source in self.groups(&sources) {
@@ -212,6 +241,7 @@ impl World {
                 position,
                 epoch,
             } => {
+                self.failed.clear();
                 self.calls
                     .push(format!("sinks preroll {}", at(Some(position))));
                 self.on_sinks(&sinks, epoch, &K::StreamSinkPrerolled);
@@ -297,11 +327,6 @@ impl World {
         groups.retain(|group| sources.contains(&group.node));
         groups
     }
-
-    fn find(&self, topology: TopologyId) -> Option<Topology> {
-        let mut known = self.topologies.iter();
-        known.find(|known| known.id() == topology).cloned()
-    }
 }
 
 pub(super) fn start(position: Option<MediaTime>) -> Command {
@@ -322,6 +347,27 @@ pub(super) fn set(topology: Topology) -> Command {
 /// Ten seconds of two streams of one source, a transform in the first branch, two sinks: nodes 1 and 2 are the source's,
 /// 3 is the transform, 4 and 5 are the outputs.
 pub(super) fn clip() -> Topology {
+    let sinks = [("left", 0), ("right", 0)];
+    into(sinks)
+}
+
+/// The same into two streams of one sink.
+pub(super) fn shared_sink() -> Topology {
+    let streams = [("both", 0), ("both", 1)];
+    into(streams)
+}
+
+/// Two nodes for one stream.
+pub(super) fn split_stream() -> Topology {
+    let mut topology = clip();
+    let second = topology.node(NodeId(1)).expect("is there").kind.clone();
+    let second = topology.add_node(second);
+    let third = topology.add_node(NodeKind::output(ObjectRef::activation("third"), 0));
+    topology.connect(second, 0, third, 0).expect("connects");
+    topology
+}
+
+fn into([left, right]: [(&str, u32); 2]) -> Topology {
     let sound = || MediaType::audio(Subtype::PCM_S16, 48_000, 2);
     let descriptor = PresentationDescriptor {
         streams: (0..2)
@@ -346,8 +392,9 @@ pub(super) fn clip() -> Topology {
     };
     let (first, second) = (source(0), source(1));
     let effect = topology.add_node(NodeKind::transform(ObjectRef::activation("effect")));
-    let left = topology.add_node(NodeKind::output(ObjectRef::activation("left"), 0));
-    let right = topology.add_node(NodeKind::output(ObjectRef::activation("right"), 0));
+    let mut output =
+        |(class, stream)| topology.add_node(NodeKind::output(ObjectRef::activation(class), stream));
+    let (left, right) = (output(left), output(right));
     for (from, to) in [(first, effect), (effect, left), (second, right)] {
         topology.connect(from, 0, to, 0).expect("connects");
     }
