@@ -9,17 +9,19 @@
 //! handler that returned a [`ReplyFuture`] has its future dropped.
 //!
 //! *When the host dies.* Every pending call ends with `HostLost`, which says how the process ended; later calls fail
-//! the same way at once. A host that does not answer at all for five seconds while somebody waits for it is killed and counts as
-//! lost, which the error says.
+//! the same way at once. A host that does not answer at all for six to seven seconds while somebody waits for it is killed
+//! and counts as lost, which the error says.
 //!
-//! *Credit.* So many calls and bytes may be at the peer; beyond that calls are held back and their proxies' mailboxes stand
-//! still. A peer that exceeds what was agreed, or says what makes no sense, ends its link.
+//! *Credit.* So many calls and bytes may be at the peer; beyond that calls wait on this side, in order for each actor, and
+//! their deadlines go on. Calls that wait by design have credit of their own. A peer that exceeds what was agreed, or says
+//! what makes no sense, ends its link.
 
 mod deferred;
 mod descriptor;
 mod handle;
 mod interface;
 mod link;
+mod mailbox;
 mod payload_port;
 mod proxy;
 mod recipient;

@@ -1,7 +1,7 @@
 //! A pool and its peer's half, driven by any sequence of uses and lies: the accounts stay right.
 
 use bytes::Bytes;
-use portcullis_transport::pool::{PeerPoolLimits, PeerTrust};
+use portcullis_transport::pool::PeerPoolLimits;
 use portcullis_transport::{
     PeerPool, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
 };
@@ -9,7 +9,7 @@ use portcullis_transport::{
 /// Six bytes are one step.
 pub(crate) fn run(data: &[u8]) {
     let pool = Pool::new(PoolLimits { max_bytes: 4 << 20 });
-    let peer = PeerPool::new(PeerPoolLimits::default(), PeerTrust::None);
+    let peer = PeerPool::new(PeerPoolLimits::default());
     let mut held: Vec<Bytes> = Vec::new();
     let mut views: Vec<SlotView> = Vec::new();
     // Views of references that were never given: kept to the end, for their releases are lies too.

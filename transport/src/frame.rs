@@ -4,12 +4,12 @@
 //! allocates for what a header merely claims: its buffer holds bytes that really arrived and grows as they do.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 
 use bytes::{Bytes, BytesMut};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 
 /// Bytes of an encoded [`FrameHeader`].
@@ -40,8 +40,8 @@ pub struct FrameHeader {
     pub call: u64,
     /// The method called.
     pub method: u32,
-    /// A hint to the callee: microseconds that the caller will wait; 0 is none.
-    pub deadline_us: u32,
+    /// Zero: kept free, and ignored when read.
+    pub reserved: u32,
 }
 
 impl FrameHeader {
@@ -60,7 +60,7 @@ impl FrameHeader {
             generation: self.generation.into(),
             call: self.call.into(),
             method: self.method.into(),
-            deadline_us: self.deadline_us.into(),
+            reserved: self.reserved.into(),
         };
         zerocopy::transmute!(wire)
     }
@@ -76,7 +76,7 @@ impl FrameHeader {
             generation: wire.generation.get(),
             call: wire.call.get(),
             method: wire.method.get(),
-            deadline_us: wire.deadline_us.get(),
+            reserved: wire.reserved.get(),
         }
     }
 
@@ -94,15 +94,16 @@ pub struct Frame {
     /// The body: a slice of the receive buffer of one read, which it keeps alive.
     pub body: Bytes,
     /// The descriptors that came with it, close-on-exec.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<ReceivedFd>,
 }
 
 /// Makes frames of a stream of bytes.
 #[derive(Debug)]
 pub struct FrameDecoder {
     buffer: BytesMut,
-    descriptors: VecDeque<OwnedFd>,
+    descriptors: VecDeque<ReceivedFd>,
     max_frame: u32,
+    max_descriptors: usize,
     failed: Option<TransportError>,
 }
 
@@ -113,6 +114,7 @@ impl FrameDecoder {
             buffer: BytesMut::new(),
             descriptors: VecDeque::new(),
             max_frame,
+            max_descriptors: MAX_DESCRIPTORS,
             failed: None,
         }
     }
@@ -123,8 +125,12 @@ impl FrameDecoder {
     }
 
     /// Appends descriptors that arrived with the bytes fed next or last.
-    pub fn feed_descriptors(&mut self, descriptors: impl IntoIterator<Item = OwnedFd>) {
-        self.descriptors.extend(descriptors);
+    pub fn feed_descriptors(
+        &mut self,
+        descriptors: impl IntoIterator<Item = impl Into<ReceivedFd>>,
+    ) {
+        self.descriptors
+            .extend(descriptors.into_iter().map(Into::into));
     }
 
     /// The next whole frame, or `None` when more bytes are needed.
@@ -152,8 +158,10 @@ impl FrameDecoder {
         self.buffer.len()
     }
 
-    pub(crate) fn set_max_frame(&mut self, max_frame: u32) {
+    /// From now on what was agreed holds.
+    pub(crate) fn set_limits(&mut self, max_frame: u32, max_descriptors: usize) {
         self.max_frame = max_frame;
+        self.max_descriptors = max_descriptors;
     }
 
     /// Takes the first `len` bytes as they are, for what precedes frames (the handshake).
@@ -176,7 +184,7 @@ impl FrameDecoder {
             let allowed = if self.buffer.is_empty() {
                 0
             } else {
-                MAX_DESCRIPTORS
+                self.max_descriptors
             };
             self.check_waiting_descriptors(allowed)?;
             return Ok(None);
@@ -189,9 +197,10 @@ impl FrameDecoder {
             });
         }
         let announced = header.descriptor_count();
-        if announced > MAX_DESCRIPTORS {
+        if announced > self.max_descriptors {
             return Err(TransportError::protocol(format!(
-                "a frame announces {announced} descriptors, the limit is {MAX_DESCRIPTORS}"
+                "a frame announces {announced} descriptors, the limit is {}",
+                self.max_descriptors
             )));
         }
         let len = header.len as usize;
@@ -247,7 +256,7 @@ struct WireHeader {
     generation: U32,
     call: U64,
     method: U32,
-    deadline_us: U32,
+    reserved: U32,
 }
 
 const _: () = assert!(size_of::<WireHeader>() == HEADER_LEN);
@@ -255,7 +264,7 @@ const _: () = assert!(size_of::<WireHeader>() == HEADER_LEN);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Prng, open_descriptors_to, pipe_pair};
+    use crate::testing::{Prng, pipe_pair, until_closed};
 
     fn encoded(frames: &[(FrameHeader, Vec<u8>)]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -282,7 +291,7 @@ mod tests {
                     generation: 9,
                     call: u64::MAX - index as u64,
                     method: 0xdead_beef,
-                    deadline_us: 12,
+                    reserved: 12,
                     ..FrameHeader::default()
                 };
                 (header, (0..len).map(|byte| byte as u8).collect())
@@ -300,7 +309,7 @@ mod tests {
             generation: 0x100f_0e0d,
             call: 0x1817_1615_1413_1211,
             method: 0x1c1b_1a19,
-            deadline_us: 0x201f_1e1d,
+            reserved: 0x201f_1e1d,
         };
         let expected: Vec<u8> = (1..=32).collect();
         assert_eq!(header.to_bytes().as_slice(), expected);
@@ -397,6 +406,22 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_that_were_not_agreed_are_refused() {
+        let (kept, given) = pipe_pair();
+        let mut header = FrameHeader::default();
+        header.set_descriptor_count(1);
+        let mut decoder = FrameDecoder::new(1000);
+        decoder.set_limits(1000, 0);
+        decoder.feed_descriptors([given]);
+        decoder.feed(&header.to_bytes());
+        assert!(matches!(
+            decoder.next_frame(),
+            Err(TransportError::Protocol { .. })
+        ));
+        until_closed(&kept);
+    }
+
+    #[test]
     fn unannounced_descriptors_are_closed_and_refused() {
         let (kept, given) = pipe_pair();
         let mut decoder = FrameDecoder::new(1000);
@@ -408,11 +433,7 @@ mod tests {
             decoder.next_frame(),
             Err(TransportError::Protocol { .. })
         ));
-        assert_eq!(
-            open_descriptors_to(&kept),
-            1,
-            "the surplus descriptor was closed"
-        );
+        until_closed(&kept);
     }
 
     #[test]

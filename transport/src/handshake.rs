@@ -76,8 +76,6 @@ pub struct LinkLimits {
     pub max_objects: u32,
     /// Calls in flight over the whole link, per direction.
     pub call_window: u32,
-    /// Calls in flight per object, per direction.
-    pub object_window: u32,
     /// Bytes of calls in flight, per direction.
     pub byte_window: u32,
     /// Mebibytes of sample pool that each side may make the other map.
@@ -90,7 +88,6 @@ impl Default for LinkLimits {
             max_frame: 1 << 20,
             max_objects: 4096,
             call_window: 1024,
-            object_window: 64,
             byte_window: 4 << 20,
             pool_mebibytes: 256,
         }
@@ -100,15 +97,12 @@ impl Default for LinkLimits {
 /// A limit's name, its bounds and where it is: one table for checking and for taking the minimum.
 type LimitField = (&'static str, u32, u32, fn(&mut LinkLimits) -> &mut u32);
 
-const LIMIT_FIELDS: [LimitField; 6] = [
+const LIMIT_FIELDS: [LimitField; 5] = [
     ("max_frame", 1 << 10, 64 << 20, |limits| {
         &mut limits.max_frame
     }),
     ("max_objects", 1, 1 << 20, |limits| &mut limits.max_objects),
     ("call_window", 1, 1 << 20, |limits| &mut limits.call_window),
-    ("object_window", 1, 1 << 20, |limits| {
-        &mut limits.object_window
-    }),
     ("byte_window", 1 << 10, 1 << 30, |limits| {
         &mut limits.byte_window
     }),
@@ -126,8 +120,10 @@ pub struct Hello {
     pub interface_table: u64,
     /// The limits that this side wants.
     pub limits: LinkLimits,
-    /// The id of this process among all hosts of a topology; the application is 0.
+    /// The id of this process among all hosts of a topology; the application is 0. It holds unless the peer names another.
     pub host_id: u64,
+    /// The id that this side gives to the peer; 0 for none. Only one side may, and the application does.
+    pub names_peer: u64,
 }
 
 impl Default for Hello {
@@ -137,6 +133,7 @@ impl Default for Hello {
             interface_table: 0,
             limits: LinkLimits::default(),
             host_id: 0,
+            names_peer: 0,
         }
     }
 }
@@ -144,15 +141,15 @@ impl Default for Hello {
 /// What both sides came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreed {
-    /// The minor protocol version to speak.
-    pub minor: u16,
     /// What both sides and the link can do.
     pub features: Features,
     /// The smaller limit of each pair.
     pub limits: LinkLimits,
     /// The process id that the peer claims: for messages to people only.
     pub peer_pid: u32,
-    /// The host id that the peer claims.
+    /// The id of this process among all hosts of a topology.
+    pub host_id: u64,
+    /// The peer's.
     pub peer_host_id: u64,
 }
 
@@ -167,14 +164,14 @@ impl Hello {
             features: self.features.0.into(),
             interface_table: self.interface_table.into(),
             host_id: self.host_id.into(),
+            names_peer: self.names_peer.into(),
             pid: crate::host::pid().into(),
             max_frame: self.limits.max_frame.into(),
             max_objects: self.limits.max_objects.into(),
             call_window: self.limits.call_window.into(),
-            object_window: self.limits.object_window.into(),
             byte_window: self.limits.byte_window.into(),
             pool_mebibytes: self.limits.pool_mebibytes.into(),
-            reserved: [0; 60],
+            reserved: [0; 56],
         };
         zerocopy::transmute!(wire)
     }
@@ -197,7 +194,6 @@ impl Hello {
             max_frame: wire.max_frame.get(),
             max_objects: wire.max_objects.get(),
             call_window: wire.call_window.get(),
-            object_window: wire.object_window.get(),
             byte_window: wire.byte_window.get(),
             pool_mebibytes: wire.pool_mebibytes.get(),
         };
@@ -215,16 +211,22 @@ impl Hello {
             }
             *value = (*value).min(*field(&mut ours));
         }
-        #[allow(
-            clippy::unnecessary_min_or_max,
-            reason = "the newest minor version is zero only for now"
-        )]
+        let named = |name: u64, own: u64| if name == 0 { own } else { name };
+        let host_id = named(wire.names_peer.get(), self.host_id);
+        let peer_host_id = named(self.names_peer, wire.host_id.get());
+        if self.names_peer != 0 && wire.names_peer.get() != 0 {
+            return Err(TransportError::HandshakeMismatch {
+                field: "names_peer",
+                ours: self.names_peer.to_string(),
+                theirs: wire.names_peer.to_string(),
+            });
+        }
         Ok(Agreed {
-            minor: PROTOCOL_MINOR.min(wire.minor.get()),
             features: self.features.intersection(Features(wire.features.get())),
             limits,
             peer_pid: wire.pid.get(),
-            peer_host_id: wire.host_id.get(),
+            host_id,
+            peer_host_id,
         })
     }
 }
@@ -272,14 +274,14 @@ struct WireHello {
     features: U64,
     interface_table: U64,
     host_id: U64,
+    names_peer: U64,
     pid: U32,
     max_frame: U32,
     max_objects: U32,
     call_window: U32,
-    object_window: U32,
     byte_window: U32,
     pool_mebibytes: U32,
-    reserved: [u8; 60],
+    reserved: [u8; 56],
 }
 
 const _: () = assert!(size_of::<WireHello>() == HELLO_LEN);
@@ -311,7 +313,16 @@ mod tests {
         assert_eq!(one.limits.max_frame, 4096);
         assert_eq!(one.limits.max_objects, LinkLimits::default().max_objects);
         assert_eq!(one.features, Features::DESCRIPTORS);
-        assert_eq!(one.peer_host_id, 5);
+        assert_eq!((one.host_id, one.peer_host_id), (0, 5));
+        let names = Hello {
+            names_peer: 7,
+            ..large
+        };
+        let named = small.agree(names.to_bytes()).unwrap();
+        assert_eq!((named.host_id, named.peer_host_id), (7, 0));
+        let naming = names.agree(small.to_bytes()).unwrap();
+        assert_eq!((naming.host_id, naming.peer_host_id), (0, 7));
+        assert_eq!(field_of(names.agree(names.to_bytes())), "names_peer");
         assert_eq!(one.peer_pid, std::process::id());
     }
 
@@ -329,7 +340,7 @@ mod tests {
         assert_eq!(changed(12, &64u32.to_le_bytes()), "hello length");
         assert_eq!(changed(24, &1u64.to_le_bytes()), "interface table");
         for (index, (name, low, high, _)) in LIMIT_FIELDS.into_iter().enumerate() {
-            let at = 44 + index * 4;
+            let at = 52 + index * 4;
             if let Some(below) = low.checked_sub(1) {
                 assert_eq!(changed(at, &below.to_le_bytes()), name);
             }

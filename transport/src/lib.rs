@@ -34,6 +34,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod descriptor;
 mod error;
 pub mod frame;
 pub mod handshake;
@@ -47,14 +48,14 @@ mod wire;
 #[cfg(test)]
 mod testing;
 
+pub use descriptor::ReceivedFd;
 pub use error::{PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
 pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
 pub use pool::{
-    PeerPool, PeerPoolLimits, PeerTrust, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease,
-    SlotView,
+    PeerPool, PeerPoolLimits, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
 };
 pub use sandbox::{
     HostQuotas, Isolation, Layer, LayerSet, LayerState, Sandbox, SandboxPolicy, SandboxProfile,

@@ -20,7 +20,7 @@ pub use receiver::{LinkReceiver, MAX_FRAMES_PER_RECEIVE};
 pub use sender::{LinkSender, LinkWriter};
 
 use crate::error::TransportError;
-use crate::frame::FrameDecoder;
+use crate::frame::{FrameDecoder, MAX_DESCRIPTORS};
 use crate::handshake::{Agreed, Features, HANDSHAKE_DEADLINE, HELLO_LEN, Hello};
 use crate::wire::{self, Wire};
 
@@ -156,9 +156,10 @@ impl Link {
             .first_chunk::<HELLO_LEN>()
             .expect("take_prefix gave HELLO_LEN bytes");
         let agreed = hello.agree(theirs)?;
-        decoder.set_max_frame(agreed.limits.max_frame);
         let descriptors = agreed.features.contains(Features::DESCRIPTORS);
-        let (sender, writer) = sender::pair(wire.writer, agreed.limits, descriptors);
+        let max_descriptors = if descriptors { MAX_DESCRIPTORS } else { 0 };
+        decoder.set_limits(agreed.limits.max_frame, max_descriptors);
+        let (sender, writer) = sender::pair(wire.writer, agreed.limits, max_descriptors);
         let receiver = LinkReceiver::new(wire.reader, decoder, sender.clone());
         Ok(Self {
             sender,

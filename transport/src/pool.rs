@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-pub use peer::{PeerPool, PeerPoolLimits, PeerTrust, SlotView};
+pub use peer::{PeerPool, PeerPoolLimits, SlotView};
 pub use slot::SlotMut;
 
 use crate::error::{PoolExhausted, TransportError};
@@ -157,6 +157,36 @@ impl Pool {
             match self.allocate(len) {
                 Err(error) if error.transient => freed.await,
                 result => return result,
+            }
+        }
+    }
+
+    /// Slots of exactly these lengths, all together, as soon as there are so many. Works on any executor.
+    ///
+    /// # Errors
+    /// When they can never be had, or when the peer has no slot that could come back: what this process itself holds it
+    /// may hold for long.
+    pub async fn allocate_all_when_lent(
+        &self,
+        lens: &[usize],
+    ) -> Result<Vec<SlotMut>, PoolExhausted> {
+        loop {
+            // Made before looking, so that a slot freed in between is not missed.
+            let freed = self.shared.freed.notified();
+            let (taken, is_lent) = {
+                let mut table = self.shared.table();
+                (table.take_all(lens), table.is_lent())
+            };
+            match taken {
+                Ok(taken) => {
+                    let slots = taken.into_iter().zip(lens).map(|(taken, len)| {
+                        let ticket = Ticket::new(self.shared.clone(), taken.segment, taken.slot);
+                        SlotMut::new(taken.memory, ticket, *len)
+                    });
+                    return Ok(slots.collect());
+                }
+                Err(error) if error.transient && is_lent => freed.await,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -32,13 +32,20 @@ pub(crate) fn pipe_pair() -> (OwnedFd, OwnedFd) {
 }
 
 /// How many descriptors of this process refer to the same pipe.
-pub(crate) fn open_descriptors_to(fd: &OwnedFd) -> usize {
+fn open_descriptors_to(fd: &OwnedFd) -> usize {
     let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
     std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
         .filter(|link| *link == target)
         .count()
+}
+
+/// Waits until nothing but `kept` refers to the pipe: what a peer sent is closed on another thread.
+pub(crate) fn until_closed(kept: &OwnedFd) {
+    while open_descriptors_to(kept) != 1 {
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a test's future on one thread, as an arbiter would, with a deadline for what must not hang.

@@ -5,8 +5,10 @@ use std::fmt;
 use std::rc::Rc;
 
 use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, Message};
+use actix::{Actor, AsyncContext, Message};
 use portcullis_engine::{Error, Result};
+
+use super::mailbox::Mailbox;
 
 /// An answer that its `Answerer` gives. It costs no task and no channel of its own: the caller's own channel waits.
 pub struct Deferred<T>(Rc<RefCell<State<T>>>);
@@ -84,10 +86,12 @@ impl<T> fmt::Debug for Deferred<T> {
 impl<A, M, T> MessageResponse<A, M> for Deferred<T>
 where
     A: Actor,
+    A::Context: AsyncContext<A>,
     M: Message<Result = Result<T>>,
     T: 'static,
 {
-    fn handle(self, _: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+    fn handle(self, ctx: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+        Mailbox::of(&ctx.address()).note_begun();
         match self.0.replace(State::Waiting(None)) {
             // The caller may have gone in this very moment.
             State::Answered(answer) => drop(caller.map(|caller| caller.send(answer))),

@@ -6,12 +6,11 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use actix::Actor;
 use actix::dev::RecipientRequest;
-use dashmap::DashMap;
+use actix::{Actor, Addr};
 use portcullis_engine::{Error, ErrorKind, Result};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -19,7 +18,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::interface::{Has, Interface, ServedBy};
-use super::link::{Importer, WireHandle};
+use super::link::WireHandle;
+use super::mailbox::Mailbox;
+use super::proxy::Proxy;
 use super::recipient::{Slot, mailbox_error};
 use super::remote::Remote;
 use super::scope;
@@ -37,7 +38,9 @@ pub(crate) struct Shared {
     /// Tells actors of this process apart; never on the wire.
     pub(crate) object: u64,
     pub(crate) interface: u32,
-    pub(crate) slots: Vec<Slot>,
+    /// The mailbox, message by message; of an actor elsewhere once its interface is known here.
+    slots: OnceLock<Vec<Slot>>,
+    mailbox: Option<Mailbox>,
     /// Where the actor lives, if not here.
     pub(crate) home: Option<Home>,
 }
@@ -45,6 +48,7 @@ pub(crate) struct Shared {
 /// The link that leads to an actor and the actor's id on it.
 #[derive(Debug)]
 pub(crate) struct Home {
+    pub(crate) proxy: Addr<Proxy>,
     pub(crate) link: u64,
     pub(crate) id: u32,
     pub(crate) generation: u32,
@@ -55,34 +59,76 @@ pub(crate) struct Home {
 static OBJECTS: AtomicU64 = AtomicU64::new(1);
 
 impl Shared {
-    pub(crate) fn new(interface: u32, slots: Vec<Slot>, home: Option<Home>) -> Arc<Self> {
+    fn local(interface: u32, slots: Vec<Slot>, mailbox: Mailbox) -> Arc<Self> {
         Arc::new(Self {
             object: OBJECTS.fetch_add(1, Ordering::Relaxed),
             interface,
-            slots,
-            home,
+            slots: OnceLock::from(slots),
+            mailbox: Some(mailbox),
+            home: None,
         })
+    }
+
+    /// An actor elsewhere of which only the interface's id is known.
+    pub(crate) fn remote(interface: u32, home: Home) -> Arc<Self> {
+        Arc::new(Self {
+            object: OBJECTS.fetch_add(1, Ordering::Relaxed),
+            interface,
+            slots: OnceLock::new(),
+            mailbox: None,
+            home: Some(home),
+        })
+    }
+
+    /// The mailbox, message by message; empty where the interface is not known.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        self.slots.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// How many messages its actor has begun to answer, at least; `None` where none ever waits in the mailbox.
+    pub(crate) fn begun(&self) -> Option<u64> {
+        self.mailbox.map(Mailbox::begun)
+    }
+
+    /// Whether the interface is known here: only then others can be served through this process.
+    pub(crate) fn is_known(&self) -> bool {
+        self.slots.get().is_some()
+    }
+
+    /// From now on the interface is known here. The caller has compared its id.
+    fn know<I: Interface>(&self) {
+        if let Some(home) = &self.home {
+            self.slots
+                .get_or_init(|| <I as ServedBy<Proxy>>::slots(&home.proxy));
+        }
     }
 }
 
 impl<I: Interface> Handle<I> {
     /// A handle to an actor of this process.
-    pub fn new<A>(address: &actix::Addr<A>) -> Self
+    pub fn new<A>(address: &Addr<A>) -> Self
     where
         A: Actor,
         I: ServedBy<A>,
     {
-        Self::from_shared(Shared::new(I::ID, I::slots(address), None))
+        Self::from_shared(Shared::local(
+            I::ID,
+            I::slots(address),
+            Mailbox::of(address),
+        ))
     }
 
+    /// The caller has compared the interface.
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        shared.know::<I>();
         Self {
             shared,
             interface: PhantomData,
         }
     }
 
-    /// Sends a message. It is on its way when this returns; the future gives the answer. Dropping the future cancels.
+    /// Sends a message. It is in the actor's mailbox, in the order of sending, when this returns; the future gives the
+    /// answer. Dropping the future cancels.
     ///
     /// # Errors
     /// The actor's own, or `Cancelled`, `DeadlineExceeded`, `ActorStopped`, `HostLost`, `Protocol`.
@@ -92,10 +138,12 @@ impl<I: Interface> Handle<I> {
     {
         let request = self
             .shared
-            .slots
+            .slots()
             .get(I::INDEX)
             .and_then(Slot::recipient::<M>)
-            .map(|recipient| recipient.send(message));
+            // By a clone: each sender has a place in the mailbox of its own. One that is full would keep the message in
+            // the future, until that is polled, and others would overtake it.
+            .map(|recipient| recipient.clone().send(message));
         Call {
             request,
             sweep: SweepOnDrop(
@@ -114,7 +162,7 @@ impl<I: Interface> Handle<I> {
     {
         if let Some(recipient) = self
             .shared
-            .slots
+            .slots()
             .get(I::INDEX)
             .and_then(Slot::recipient::<M>)
         {
@@ -135,12 +183,16 @@ impl<I: Interface> Handle<I> {
 
 impl<I: Interface> Clone for Handle<I> {
     fn clone(&self) -> Self {
-        Self::from_shared(Arc::clone(&self.shared))
+        Self {
+            shared: Arc::clone(&self.shared),
+            interface: PhantomData,
+        }
     }
 }
 
 impl<I: Interface> PartialEq for Handle<I> {
-    /// Whether both lead to the same actor.
+    /// Whether both are clones of one handle, or came over one link as handles to one actor. Two handles that were made
+    /// of one address are different.
     fn eq(&self, other: &Self) -> bool {
         self.shared.object == other.shared.object
     }
@@ -166,20 +218,16 @@ impl<'de, I: Interface> Deserialize<'de> for Handle<I> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = WireHandle::deserialize(deserializer)?;
         if wire.interface != I::ID {
-            return Err(D::Error::custom(format!(
-                "a handle that is not a {}",
-                I::NAME
-            )));
+            let why = format!("a handle that is not a {}", I::NAME);
+            return Err(scope::refuse(why, D::Error::custom));
         }
-        deserialize::<D::Error>(wire, Importer::of::<I>()).map(Self::from_shared)
+        deserialize::<D::Error>(wire).map(Self::from_shared)
     }
 }
 
 /// A handle whose interface is known only at run time, such as that of an object created by class id.
 #[derive(Clone)]
 pub struct AnyHandle(Arc<Shared>);
-
-static IMPORTERS: LazyLock<DashMap<u32, Importer>> = LazyLock::new(DashMap::new);
 
 impl AnyHandle {
     /// The handle of an interface.
@@ -196,17 +244,16 @@ impl AnyHandle {
         Ok(Handle::from_shared(self.0))
     }
 
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
     }
 
     pub(crate) fn into_shared(self) -> Arc<Shared> {
         self.0
-    }
-
-    /// Says that handles of this interface may arrive untyped. Call it before a request that answers one.
-    pub fn expect<I: Interface>() {
-        IMPORTERS.insert(I::ID, Importer::of::<I>());
     }
 }
 
@@ -225,26 +272,21 @@ impl Serialize for AnyHandle {
 impl<'de> Deserialize<'de> for AnyHandle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = WireHandle::deserialize(deserializer)?;
-        let importer = *IMPORTERS
-            .get(&wire.interface)
-            .ok_or_else(|| D::Error::custom("a handle of an interface that nobody expects"))?;
-        deserialize::<D::Error>(wire, importer).map(Self)
+        deserialize::<D::Error>(wire).map(Self)
     }
 }
 
 fn serialize<S: Serializer>(shared: &Arc<Shared>, serializer: S) -> Result<S::Ok, S::Error> {
     let link = scope::current().ok_or_else(|| S::Error::custom("a handle outside of a link"))?;
     link.export(shared)
-        .map_err(S::Error::custom)?
+        .map_err(|why| scope::refuse(why, S::Error::custom))?
         .serialize(serializer)
 }
 
-fn deserialize<E: serde::de::Error>(
-    wire: WireHandle,
-    importer: Importer,
-) -> Result<Arc<Shared>, E> {
+fn deserialize<E: serde::de::Error>(wire: WireHandle) -> Result<Arc<Shared>, E> {
     let link = scope::current().ok_or_else(|| E::custom("a handle outside of a link"))?;
-    link.import(wire, importer).map_err(E::custom)
+    link.import(wire)
+        .map_err(|why| scope::refuse(why, E::custom))
 }
 
 pin_project_lite::pin_project! {

@@ -7,7 +7,7 @@ use super::recipient::Slot;
 use super::remote::Remote;
 
 /// A list of messages that an actor answers. Declare one with [`interface!`](crate::interface).
-pub trait Interface: ServedBy<Proxy<Self>> + Sized + Send + Sync + Unpin + 'static {
+pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
     /// The stable wire name.
     const NAME: &'static str;
     /// The wire ids of the messages, in the declared order.

@@ -12,6 +12,7 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::LocalBoxFuture;
 use portcullis_engine::{Error, ErrorKind, Result};
@@ -21,8 +22,7 @@ use tokio::sync::watch;
 #[cfg(test)]
 pub(crate) use self::core::Census;
 pub(crate) use self::core::LinkCore;
-pub(crate) use objects::{Importer, WireHandle};
-pub(crate) use outgoing::EncodedCall;
+pub(crate) use objects::WireHandle;
 pub(crate) use wire::kind;
 
 use super::handle::Handle;
@@ -31,6 +31,9 @@ use super::payload_port::SlotAllocator;
 
 /// The application's id among the processes of a topology.
 pub(crate) const APPLICATION: u64 = 0;
+
+/// The application gives each host that it connects a number of its own.
+static HOSTS: AtomicU64 = AtomicU64::new(1);
 
 /// Makes a link's end into the error that pending calls get: for a host, how its process ended.
 pub(crate) type Diagnose = Box<dyn FnOnce(TransportError) -> LocalBoxFuture<'static, Error>>;
@@ -62,8 +65,15 @@ impl Link {
                 ..LinkLimits::default()
             },
             host_id,
+            names_peer: match host_id {
+                APPLICATION => HOSTS.fetch_add(1, Ordering::Relaxed),
+                _ => 0,
+            },
         };
         match endpoint.connect(hello).await {
+            Ok(link) if link.agreed.host_id == link.agreed.peer_host_id => Err(Error::new(
+                ErrorKind::Protocol(format!("both sides are host {host_id}").into()),
+            )),
             Ok(link) => Ok(Self {
                 // The application watches its hosts, and not the other way round: it may stand in a debugger.
                 core: run::start(link, root, host_id == APPLICATION, diagnose),

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,8 +10,8 @@ use portcullis_engine::{
     Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView,
 };
 use portcullis_transport::{
-    Agreed, Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, PeerTrust, Pool,
-    PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
+    Agreed, Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, Pool, PoolLimits,
+    PoolNews, ReceivedFd, SlotMut, SlotRef, SlotRelease, SlotView, TransportError,
 };
 
 use super::link::kind;
@@ -25,23 +24,44 @@ pub(crate) struct Payloads {
     sender: LinkSender,
     pool: Option<Pool>,
     peer: PeerPool,
-    exhausted: Option<usize>,
-    /// Leases that the message being encoded has taken, to be undone if encoding fails.
-    encoding: Vec<SlotRef>,
+    /// The message being encoded.
+    encoding: Encoding,
+}
+
+/// Where a message's payloads may go.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Slots that are free just now.
+    Free,
+    /// Slots that were taken for it.
+    Reserved(Vec<SlotMut>),
+    /// No slot is to come: what finds none goes inside of the message.
+    Inside,
+}
+
+#[derive(Default)]
+struct Encoding {
+    /// Leases that the message has taken, to be undone if it does not cross.
+    leases: Vec<SlotRef>,
+    /// The lengths of all slots that it needs.
+    needs: Vec<usize>,
+    /// Not all of them were there.
+    is_short: bool,
+    reserved: Vec<SlotMut>,
+    may_go_inside: bool,
 }
 
 impl Payloads {
     pub(crate) fn new(sender: LinkSender, agreed: &Agreed) -> Self {
         let pool = agreed
             .features
-            .contains(Features::SHARED_MEMORY)
+            .contains(Features::SHARED_MEMORY.union(Features::DESCRIPTORS))
             .then(|| Pool::new(PoolLimits::from(agreed.limits)));
         Self {
             sender,
             pool,
-            peer: PeerPool::new(PeerPoolLimits::from(agreed.limits), PeerTrust::None),
-            exhausted: None,
-            encoding: Vec::new(),
+            peer: PeerPool::new(PeerPoolLimits::from(agreed.limits)),
+            encoding: Encoding::default(),
         }
     }
 
@@ -66,16 +86,26 @@ impl Payloads {
     pub(crate) fn segment(
         &mut self,
         header: &FrameHeader,
-        mut descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<ReceivedFd>,
     ) -> Result<()> {
-        let outcome = match (descriptors.pop(), u32::try_from(header.call)) {
-            (Some(descriptor), Ok(slot_size)) => {
+        let broken = |what: String| Err(Error::new(ErrorKind::Protocol(what.into())));
+        if self.pool.is_none() {
+            return broken("a pool segment on a link without shared memory".into());
+        }
+        let outcome = match (descriptors.len(), u32::try_from(header.call)) {
+            (1, Ok(slot_size)) => descriptors.pop().map_or(Ok(()), |descriptor| {
                 self.peer
                     .add_segment(header.object, slot_size, header.method, descriptor)
+            }),
+            (0, Ok(0)) if header.method == 0 => self.peer.retire_segment(header.object),
+            (count, _) => {
+                return broken(format!(
+                    "pool segment {} of {} slots of {} bytes with {count} descriptors",
+                    header.object, header.method, header.call
+                ));
             }
-            _ => self.peer.retire_segment(header.object),
         };
-        outcome.map_err(|error| Error::new(ErrorKind::Protocol(error.to_string().into())))
+        outcome.or_else(|error| broken(error.to_string()))
     }
 
     /// The peer gives slots back.
@@ -123,30 +153,36 @@ impl Payloads {
         Some(body)
     }
 
-    /// Whether the last encoding failed for want of a free slot. Asking forgets it.
-    pub(crate) fn take_exhausted(&mut self) -> Option<usize> {
-        self.exhausted.take()
-    }
-
-    /// Resolves when a slot of this size can be had.
-    pub(crate) fn room(&self, len: usize) -> impl Future<Output = ()> + 'static {
-        let pool = self.pool.clone();
+    /// Resolves when slots of these lengths can be had all together, or when it is certain that none will come.
+    pub(crate) fn room(&self, needs: &[usize]) -> impl Future<Output = Memory> + use<> {
+        let (pool, needs) = (self.pool.clone(), needs.to_vec());
         async move {
-            if let Some(pool) = pool {
-                // The slot goes back at once; an error would have been permanent before.
-                drop(pool.allocate_when_free(len).await);
+            let Some(pool) = pool else {
+                return Memory::Inside;
+            };
+            match pool.allocate_all_when_lent(&needs).await {
+                Ok(slots) => Memory::Reserved(slots),
+                Err(error) => {
+                    tracing::debug!(%error, "payloads go inside of their message");
+                    Memory::Inside
+                }
             }
         }
     }
 
-    pub(crate) fn begin_encoding(&mut self) {
-        self.encoding.clear();
-        self.exhausted = None;
+    pub(crate) fn begin_encoding(&mut self, memory: Memory) {
+        self.encoding = Encoding::default();
+        match memory {
+            Memory::Free => {}
+            Memory::Reserved(slots) => self.encoding.reserved = slots,
+            Memory::Inside => self.encoding.may_go_inside = true,
+        }
     }
 
-    /// Leases that the message being encoded has taken.
-    pub(crate) fn take_encoding(&mut self) -> Vec<SlotRef> {
-        std::mem::take(&mut self.encoding)
+    /// Leases that the message has taken and, if slots were missing, all that it needs.
+    pub(crate) fn end_encoding(&mut self) -> (Vec<SlotRef>, Option<Vec<usize>>) {
+        let encoding = std::mem::take(&mut self.encoding);
+        (encoding.leases, encoding.is_short.then_some(encoding.needs))
     }
 
     /// Takes leases back that were not sent after all.
@@ -173,7 +209,7 @@ impl Payloads {
             pool.revoke_all();
         }
         // Unmapped with the last view of it.
-        self.peer = PeerPool::new(PeerPoolLimits::default(), PeerTrust::None);
+        self.peer = PeerPool::new(PeerPoolLimits::default());
     }
 
     fn lease(&mut self, payload: &Payload) -> Result<PayloadRef, String> {
@@ -187,12 +223,22 @@ impl Payloads {
         let lease = match own {
             Some(lease) => lease,
             None => {
-                let mut slot = pool.allocate(payload.len()).map_err(|error| {
-                    if error.transient {
-                        self.exhausted = Some(payload.len());
+                let encoding = &mut self.encoding;
+                encoding.needs.push(payload.len());
+                let mut reserved = encoding.reserved.iter();
+                let slot = match reserved.position(|slot| slot.len() == payload.len()) {
+                    Some(at) => Some(encoding.reserved.swap_remove(at)),
+                    // A message that is short will be encoded again: from here on its needs are only noted.
+                    None if encoding.is_short => None,
+                    None => pool.allocate(payload.len()).ok(),
+                };
+                let Some(mut slot) = slot else {
+                    if encoding.may_go_inside {
+                        return Ok(PayloadRef::Inline(payload.to_bytes()));
                     }
-                    error.reason.to_string()
-                })?;
+                    encoding.is_short = true;
+                    return Ok(PayloadRef::Inline(Bytes::new()));
+                };
                 match payload {
                     Payload::Bytes(bytes) => slot.copy_from_slice(bytes),
                     Payload::View(view) => view.copy_to(&mut slot),
@@ -201,7 +247,7 @@ impl Payloads {
                     .ok_or("a slot outside of its pool")?
             }
         };
-        self.encoding.push(lease);
+        self.encoding.leases.push(lease);
         self.announce().map_err(|error| error.to_string())?;
         Ok(PayloadRef::Slot([
             lease.segment,
@@ -213,7 +259,7 @@ impl Payloads {
     }
 
     /// Tells the peer of segments that it does not know yet; in front of the message that refers to them.
-    fn announce(&self) -> Result<(), portcullis_transport::TransportError> {
+    fn announce(&self) -> Result<(), TransportError> {
         let Some(pool) = &self.pool else {
             return Ok(());
         };
@@ -238,7 +284,12 @@ impl Payloads {
                 PoolNews::Retired { segment } => header.object = segment,
                 _ => continue,
             }
-            self.sender.push(header, &[], descriptors)?;
+            if let Err(error) = self.sender.push(header, &[], descriptors) {
+                // What the peer has not been told now it will never know: the link is of no use.
+                self.sender
+                    .abort(TransportError::protocol(error.to_string()));
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -290,10 +341,6 @@ impl SharedView for View {
 
     fn to_bytes(&self) -> Bytes {
         self.0.to_bytes()
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
     }
 }
 

@@ -1,87 +1,76 @@
 //! The actor that stands in this process for an actor of another one.
 
-use std::marker::PhantomData;
+use std::any::type_name;
+use std::fmt;
 use std::rc::Rc;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, AsyncContext, Context, Handler};
-use portcullis_engine::Result;
 
-use super::interface::{Has, Interface};
-use super::link::{EncodedCall, LinkCore};
+use super::link::LinkCore;
 use super::remote::Remote;
 
-/// Stands here for an actor of another process: one actor type for every interface, with a handler for each message of it.
+/// Stands here for an actor of another process: one actor type for every interface, with a handler for each message.
 ///
-/// It has no state but its address on the link. It stops when its last handle is dropped, which releases the far actor.
+/// It has no state but its address on the link, and never waits: what cannot cross yet waits at the link, where its
+/// deadline counts. It stops when its last handle is dropped, which releases the far actor.
 #[derive(Debug)]
-pub struct Proxy<I> {
+pub struct Proxy {
     link: Rc<LinkCore>,
     id: u32,
     generation: u32,
-    /// Which of several imports of the same far actor this is, in order.
+    /// Which of several imports of the same far actor this is.
     import: u64,
-    interface: PhantomData<fn() -> I>,
 }
 
-impl<I: Interface> Proxy<I> {
+impl Proxy {
     pub(crate) fn new(link: Rc<LinkCore>, id: u32, generation: u32, import: u64) -> Self {
         Self {
             link,
             id,
             generation,
             import,
-            interface: PhantomData,
         }
     }
 }
 
-impl<I: Interface> Actor for Proxy<I> {
+impl Actor for Proxy {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(64);
-    }
-
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.link
-            .release_import(self.id, self.generation, self.import);
+        self.link.release_import(self.import);
     }
 }
 
-impl<I: Has<M>, M: Remote> Handler<M> for Proxy<I> {
-    type Result = ProxyReply;
+impl<M: Remote> Handler<M> for Proxy {
+    type Result = ProxyReply<M>;
 
-    fn handle(&mut self, message: M, ctx: &mut Self::Context) -> Self::Result {
-        let encoded = self.link.encode_call(self.id, self.generation, &message);
-        if let Some(credit) = self.link.credit() {
-            // The mailbox stops draining until the link has room again: this is the back-pressure.
-            ctx.wait(actix::fut::wrap_future(credit));
-        }
+    fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
         ProxyReply {
             link: Rc::clone(&self.link),
-            encoded,
+            object: (self.id, self.generation),
+            message,
         }
     }
 }
 
 /// Gives the caller's own reply channel to the link: no task and no second channel per call.
-#[derive(Debug)]
-pub struct ProxyReply {
+pub struct ProxyReply<M> {
     link: Rc<LinkCore>,
-    encoded: Result<EncodedCall>,
+    object: (u32, u32),
+    message: M,
 }
 
-impl<I: Has<M>, M: Remote> MessageResponse<Proxy<I>, M> for ProxyReply {
-    fn handle(self, _: &mut Context<Proxy<I>>, caller: Option<OneshotSender<M::Result>>) {
-        match self.encoded {
-            Ok(call) => self.link.start_call::<M>(call, caller),
-            Err(error) => {
-                if let Some(caller) = caller {
-                    // The caller may have gone.
-                    let _ = caller.send(Err(error));
-                }
-            }
-        }
+impl<M: Remote> MessageResponse<Proxy, M> for ProxyReply<M> {
+    fn handle(self, ctx: &mut Context<Proxy>, caller: Option<OneshotSender<M::Result>>) {
+        // A message that has to wait keeps its proxy, so that the far actor is not released before the message is there.
+        self.link
+            .call(self.object, self.message, caller, || ctx.address());
+    }
+}
+
+impl<M> fmt::Debug for ProxyReply<M> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "ProxyReply<{}>", type_name::<M>())
     }
 }

@@ -9,6 +9,7 @@ use portcullis_engine::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::remote::Remote;
+use super::scope;
 
 /// One message's entry of a handle.
 pub struct Slot(Box<dyn Erased>);
@@ -77,9 +78,11 @@ impl<M: Remote> Erased for Typed<M> {
 
     fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error> {
         let message: M = postcard::from_bytes(body).map_err(|error| {
-            Error::new(ErrorKind::Protocol(format!("{}: {error}", M::NAME).into()))
+            let why = format!("{}: {}", M::NAME, scope::reason(&error));
+            Error::new(ErrorKind::Protocol(why.into()))
         })?;
-        let request = self.0.send(message);
+        // By a clone: each sender has a place in the mailbox of its own, so that the order of sending holds when it is full.
+        let request = self.0.clone().send(message);
         Ok(Box::pin(async move {
             match request.await {
                 Ok(Ok(reply)) => Ok(Box::new(reply) as Box<dyn Reply>),

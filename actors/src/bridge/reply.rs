@@ -5,9 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, Message};
+use actix::{Actor, AsyncContext, Message};
 use futures::future::{Either, select};
 use portcullis_engine::Result;
+
+use super::mailbox::Mailbox;
 
 /// The answer of a handler that has to wait.
 ///
@@ -41,10 +43,12 @@ impl<T> fmt::Debug for ReplyFuture<T> {
 impl<A, M, T> MessageResponse<A, M> for ReplyFuture<T>
 where
     A: Actor,
+    A::Context: AsyncContext<A>,
     M: Message<Result = Result<T>>,
     T: 'static,
 {
-    fn handle(self, _: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+    fn handle(self, ctx: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
+        Mailbox::of(&ctx.address()).note_begun();
         let future = match self.0 {
             // The caller may have gone.
             Reply::Ready(answer) => return drop(caller.map(|caller| caller.send(answer))),

@@ -4,6 +4,7 @@
 //! The link sets itself here for the time of encoding or decoding one message.
 
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::rc::Rc;
 
 use portcullis_engine::media::with_payload_port;
@@ -11,6 +12,8 @@ use portcullis_engine::media::with_payload_port;
 use super::link::LinkCore;
 
 thread_local! {
+    /// Why a value of the message could not be written or read: the codec keeps no text of what a value says.
+    static REASON: RefCell<Option<String>> = const { RefCell::new(None) };
     static CURRENT: RefCell<Option<Rc<LinkCore>>> = const { RefCell::new(None) };
 }
 
@@ -22,6 +25,7 @@ pub(crate) fn enter<R>(link: &Rc<LinkCore>, body: impl FnOnce() -> R) -> R {
             CURRENT.set(self.0.take());
         }
     }
+    REASON.set(None);
     let _restore = Restore(CURRENT.replace(Some(Rc::clone(link))));
     with_payload_port(&link.payload_port(), body)
 }
@@ -29,4 +33,16 @@ pub(crate) fn enter<R>(link: &Rc<LinkCore>, body: impl FnOnce() -> R) -> R {
 /// The link whose message is being encoded or decoded.
 pub(crate) fn current() -> Option<Rc<LinkCore>> {
     CURRENT.with_borrow(Clone::clone)
+}
+
+/// Keeps why a value cannot be written or read, and gives it as the codec's error.
+pub(crate) fn refuse<E>(why: impl Display, custom: fn(String) -> E) -> E {
+    let why = why.to_string();
+    REASON.set(Some(why.clone()));
+    custom(why)
+}
+
+/// What a failure of the codec was about.
+pub(crate) fn reason(error: &postcard::Error) -> String {
+    REASON.take().unwrap_or_else(|| error.to_string())
 }

@@ -2,12 +2,13 @@
 
 mod calls;
 mod hostile;
+mod pressure;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler};
 use futures::FutureExt;
 use portcullis_derive::Remote;
 use portcullis_engine::error::HostExit;
@@ -19,7 +20,9 @@ use tokio::sync::Notify;
 use super::link::Census;
 use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
 
-crate::interface! { Desk = "test.Desk" { Add, Keep, Give, Wait, Late, Show, Lend } }
+crate::interface! { Desk = "test.Desk" {
+    Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped,
+} }
 
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = u64)]
@@ -53,8 +56,67 @@ struct Lend(FileDescriptor);
 #[remote(reply = Sample)]
 struct Show(Sample);
 
+/// Makes another desk.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = Handle<Desk>)]
+struct Fresh;
+
+/// Gives the kept handle and keeps it.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = Option<Handle<Desk>>)]
+struct Peek;
+
+/// Waits for ever with what it was given.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(no_deadline)]
+struct WaitWith(Option<Handle<Desk>>, Option<Sample>);
+
+/// Gives so many samples of so many bytes.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = Vec<Sample>)]
+struct Several(usize, usize);
+
+/// Keeps samples.
+#[derive(Serialize, Deserialize, Remote)]
+struct Stash(Vec<Sample>);
+
+/// From now on the actor reads nothing.
+#[derive(Serialize, Deserialize, Remote)]
+struct Stall;
+
+/// Notes a number.
+#[derive(Serialize, Deserialize, Remote)]
+struct Note(u64);
+
+/// Panics when it is read.
+#[derive(Serialize, Remote)]
+struct Trap;
+
+impl<'de> Deserialize<'de> for Trap {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("a message that cannot be read");
+    }
+}
+
+/// Panics when it is written.
+#[derive(Deserialize, Remote)]
+struct Mute;
+
+impl Serialize for Mute {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("a message that cannot be written");
+    }
+}
+
+/// Makes another desk and does not say what it is.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(reply = AnyHandle)]
+struct Untyped;
+
 #[derive(Default)]
 struct Seen {
+    stash: Mutex<Vec<Sample>>,
+    notes: Mutex<Vec<u64>>,
     waits_dropped: AtomicUsize,
     stopped: AtomicUsize,
     changed: Notify,
@@ -138,13 +200,91 @@ impl Handler<Show> for DeskActor {
     }
 }
 
+impl Handler<Fresh> for DeskActor {
+    type Result = Result<Handle<Desk>>;
+    fn handle(&mut self, _: Fresh, _: &mut Self::Context) -> Self::Result {
+        Ok(desk_of(&self.seen))
+    }
+}
+
+impl Handler<Untyped> for DeskActor {
+    type Result = Result<AnyHandle>;
+    fn handle(&mut self, _: Untyped, _: &mut Self::Context) -> Self::Result {
+        Ok(desk_of(&self.seen).into_any())
+    }
+}
+
+impl Handler<Peek> for DeskActor {
+    type Result = Result<Option<Handle<Desk>>>;
+    fn handle(&mut self, _: Peek, _: &mut Self::Context) -> Self::Result {
+        Ok(self.kept.clone())
+    }
+}
+
+impl Handler<WaitWith> for DeskActor {
+    type Result = ReplyFuture<()>;
+    fn handle(&mut self, _: WaitWith, ctx: &mut Self::Context) -> Self::Result {
+        self.handle(Wait, ctx)
+    }
+}
+
+impl Handler<Several> for DeskActor {
+    type Result = Result<Vec<Sample>>;
+    fn handle(&mut self, message: Several, _: &mut Self::Context) -> Self::Result {
+        let sample = || Sample::new(MediaTime::ZERO, MediaTime::ZERO, vec![0; message.1]);
+        Ok((0..message.0).map(|_| sample()).collect())
+    }
+}
+
+impl Handler<Stash> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, message: Stash, _: &mut Self::Context) -> Self::Result {
+        self.seen.stash.lock().expect("sound").extend(message.0);
+        Ok(())
+    }
+}
+
+impl Handler<Stall> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, _: Stall, ctx: &mut Self::Context) -> Self::Result {
+        ctx.wait(actix::fut::wrap_future(std::future::pending()));
+        Ok(())
+    }
+}
+
+impl Handler<Note> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, message: Note, _: &mut Self::Context) -> Self::Result {
+        self.seen.notes.lock().expect("sound").push(message.0);
+        Ok(())
+    }
+}
+
+impl Handler<Trap> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, _: Trap, _: &mut Self::Context) -> Self::Result {
+        Ok(())
+    }
+}
+
+impl Handler<Mute> for DeskActor {
+    type Result = Result<()>;
+    fn handle(&mut self, _: Mute, _: &mut Self::Context) -> Self::Result {
+        Ok(())
+    }
+}
+
 fn desk() -> (Handle<Desk>, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
+    (desk_of(&seen), seen)
+}
+
+fn desk_of(seen: &Arc<Seen>) -> Handle<Desk> {
     let actor = DeskActor {
-        seen: Arc::clone(&seen),
+        seen: Arc::clone(seen),
         kept: None,
     };
-    (Handle::new(&actor.start()), seen)
+    Handle::new(&actor.start())
 }
 
 /// What carries a link.

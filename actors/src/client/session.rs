@@ -9,7 +9,7 @@ use portcullis_engine::topology::{ObjectId, Topology};
 use portcullis_engine::{Component, ContentLimits, Error, ErrorKind, MediaTime, Result, Settings};
 
 use super::events::{EventStream, Events};
-use crate::bridge::{AnyHandle, Call, Handle, Has, Remote};
+use crate::bridge::{Call, Handle, Has, Remote};
 use crate::host::{
     CreateObject, CreateSession, CreatedObject, Host, HostConnection, PmpHost, ProtectedHost,
     SOURCE_RESOLVER, Trust,
@@ -315,7 +315,6 @@ impl MediaSession {
         &self,
         settings: &C::Settings,
     ) -> Result<(Handle<C::Interface>, TransformObject)> {
-        AnyHandle::expect::<C::Interface>();
         match self
             .create_object(C::INFO.class, Settings::of(settings)?)
             .await?

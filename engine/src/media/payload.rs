@@ -36,8 +36,6 @@ pub trait SharedView: Send + Sync + fmt::Debug {
         self.copy_to(&mut copy);
         copy.into()
     }
-    /// The concrete view, for the bridge that made it.
-    fn as_any(&self) -> &dyn std::any::Any;
 }
 
 /// The bytes of a sample.

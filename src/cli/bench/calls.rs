@@ -11,7 +11,7 @@ use super::components::{Echo, Stopwatch, StopwatchControl};
 use super::row::{self, Rows};
 use super::{BenchArgs, Where};
 use crate::host::{CreateObject, CreatedObject, HostConnection};
-use crate::{AnyHandle, Handle, interface, runtime};
+use crate::{Handle, interface, runtime};
 
 /// Calls one after another.
 const SEQUENTIAL: usize = 5_000;
@@ -117,7 +117,6 @@ pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, wake: f64) -> Res
 }
 
 async fn echo_in(host: &HostConnection) -> Result<Handle<StopwatchControl>> {
-    AnyHandle::expect::<StopwatchControl>();
     let request = CreateObject {
         class: Stopwatch::INFO.class.to_owned(),
         settings: Settings::default(),

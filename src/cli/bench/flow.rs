@@ -151,7 +151,6 @@ impl Flow {
         let to = topology.add_node(NodeKind::output(ObjectRef::Object(ObjectId(1)), 0));
         let mut stopwatch = None;
         if timed {
-            crate::AnyHandle::expect::<super::components::StopwatchControl>();
             let CreatedObject::Transform(object, control) = create(
                 sink_side,
                 Stopwatch::INFO.class,

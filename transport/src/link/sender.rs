@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use tokio::sync::Notify;
+
 use crate::error::TransportError;
-use crate::frame::{FrameHeader, HEADER_LEN, MAX_DESCRIPTORS};
+use crate::frame::{FrameHeader, HEADER_LEN};
 use crate::handshake::LinkLimits;
 use crate::wire::{MAX_WRITE, WireWriter};
 
@@ -23,6 +25,8 @@ const KEPT_CAPACITY: usize = 256 << 10;
 #[derive(Clone)]
 pub struct LinkSender {
     outgoing: Rc<RefCell<Outgoing>>,
+    /// Something was written, or the link has ended.
+    written: Rc<Notify>,
 }
 
 /// Writes what was pushed onto a link. Resolves when the link was closed and all is written, or with what broke it.
@@ -31,6 +35,7 @@ pub struct LinkSender {
 #[must_use = "nothing is written unless this future runs"]
 pub struct LinkWriter {
     outgoing: Rc<RefCell<Outgoing>>,
+    progress: Rc<Notify>,
     wire: Box<dyn WireWriter>,
     batch: Batch,
     written: usize,
@@ -52,7 +57,6 @@ struct Outgoing {
     max_descriptors: usize,
     writer: Option<Waker>,
     receiver: Option<Waker>,
-    waiting: Vec<Waker>,
 }
 
 enum State {
@@ -72,7 +76,7 @@ struct Batch {
 pub(super) fn pair(
     wire: Box<dyn WireWriter>,
     limits: LinkLimits,
-    descriptors: bool,
+    max_descriptors: usize,
 ) -> (LinkSender, LinkWriter) {
     let outgoing = Rc::new(RefCell::new(Outgoing {
         filling: Batch::default(),
@@ -84,16 +88,18 @@ pub(super) fn pair(
         max_queued: (limits.byte_window as usize)
             .saturating_add(limits.max_frame as usize)
             .saturating_add(CONTROL_RESERVE),
-        max_descriptors: if descriptors { MAX_DESCRIPTORS } else { 0 },
+        max_descriptors,
         writer: None,
         receiver: None,
-        waiting: Vec::new(),
     }));
+    let progress = Rc::new(Notify::new());
     let sender = LinkSender {
         outgoing: outgoing.clone(),
+        written: progress.clone(),
     };
     let writer = LinkWriter {
         outgoing,
+        progress,
         wire,
         batch: Batch::default(),
         written: 0,
@@ -204,6 +210,7 @@ impl LinkSender {
     pub fn abort(&self, error: TransportError) {
         let wakers = self.outgoing.borrow_mut().abort(error);
         wake_all(wakers);
+        self.written.notify_waiters();
     }
 
     /// What ended the link, if it has ended.
@@ -225,24 +232,20 @@ impl LinkSender {
     }
 
     async fn wait_until(&self, done: impl Fn(&Outgoing) -> bool) -> Result<(), TransportError> {
-        std::future::poll_fn(|cx| {
-            let mut outgoing = self.outgoing.borrow_mut();
-            if let State::Ended(error) = &outgoing.state {
-                return Poll::Ready(Err(error.clone()));
-            }
-            if done(&outgoing) {
-                return Poll::Ready(Ok(()));
-            }
-            if !outgoing
-                .waiting
-                .iter()
-                .any(|known| known.will_wake(cx.waker()))
+        loop {
+            // Made before looking, so that nothing written in between is missed; forgotten when this future is dropped.
+            let written = self.written.notified();
             {
-                outgoing.waiting.push(cx.waker().clone());
+                let outgoing = self.outgoing.borrow();
+                if let State::Ended(error) = &outgoing.state {
+                    return Err(error.clone());
+                }
+                if done(&outgoing) {
+                    return Ok(());
+                }
             }
-            Poll::Pending
-        })
-        .await
+            written.await;
+        }
     }
 }
 
@@ -269,27 +272,21 @@ impl Outgoing {
 
     /// Ends sending; the first cause stays. Returns whom to wake once the borrow is over.
     #[must_use]
-    fn end(&mut self, error: TransportError) -> Vec<Waker> {
+    fn end(&mut self, error: TransportError) -> Option<Waker> {
         if matches!(self.state, State::Ended(_)) {
-            return Vec::new();
+            return None;
         }
         self.state = State::Ended(error);
         self.filling = Batch::default();
         self.in_writer = 0;
-        self.writer
-            .take()
-            .into_iter()
-            .chain(self.waiting.drain(..))
-            .collect()
+        self.writer.take()
     }
 
     /// Ends sending and receiving. Returns whom to wake once the borrow is over.
-    #[must_use]
-    fn abort(&mut self, error: TransportError) -> Vec<Waker> {
-        let mut wakers = self.end(error);
+    fn abort(&mut self, error: TransportError) -> impl Iterator<Item = Waker> + use<> {
+        let writer = self.end(error);
         self.aborted = true;
-        wakers.extend(self.receiver.take());
-        wakers
+        writer.into_iter().chain(self.receiver.take())
     }
 }
 
@@ -335,9 +332,8 @@ impl LinkWriter {
         self.written += written;
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.in_writer = outgoing.in_writer.saturating_sub(written);
-        let waiting = std::mem::take(&mut outgoing.waiting);
         drop(outgoing);
-        wake_all(waiting);
+        self.progress.notify_waiters();
         Poll::Ready(Ok(()))
     }
 }
@@ -374,8 +370,9 @@ impl Future for LinkWriter {
             match step {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    let wakers = this.outgoing.borrow_mut().end(error);
-                    wake_all(wakers);
+                    let waker = this.outgoing.borrow_mut().end(error);
+                    wake_all(waker);
+                    this.progress.notify_waiters();
                 }
                 Poll::Pending => {
                     this.outgoing.borrow_mut().writer = Some(cx.waker().clone());
@@ -402,6 +399,7 @@ impl Drop for LinkWriter {
             let wakers = self.outgoing.borrow_mut().abort(TransportError::Closed);
             self.wire.abort();
             wake_all(wakers);
+            self.progress.notify_waiters();
         }
     }
 }

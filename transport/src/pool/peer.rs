@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,9 +13,10 @@ use rustix::fs::{FsWord, fcntl_get_seals, fstat, fstatfs};
 use tokio::sync::Notify;
 
 use super::{MAX_SLOT, SlotRef, SlotRelease};
+use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::handshake::LinkLimits;
-use crate::sys::mapping::{Mapping, StableBytes};
+use crate::sys::mapping::Mapping;
 use crate::sys::segment::SEGMENT_SEALS;
 
 /// The file system of anonymous memory in ordinary pages.
@@ -50,17 +50,6 @@ impl From<LinkLimits> for PeerPoolLimits {
     }
 }
 
-/// Whether the owner of a pool is trusted to leave a leased slot alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PeerTrust {
-    /// It may write what it likes when it likes: views are copied out.
-    #[default]
-    None,
-    /// It is as trustworthy as this process itself (the same program, given the same input): `SlotView::to_bytes` gives
-    /// the shared memory itself. Choosing this for a peer that then writes a leased slot is a data race.
-    Same,
-}
-
 /// The segments of a peer's pool. Clones are the same pool; it may be used from any thread.
 #[derive(Clone)]
 pub struct PeerPool {
@@ -69,7 +58,6 @@ pub struct PeerPool {
 
 struct PeerShared {
     limits: PeerPoolLimits,
-    trust: PeerTrust,
     segments: Mutex<Segments>,
     releases: Arc<Releases>,
 }
@@ -88,11 +76,10 @@ struct Segment {
 
 impl PeerPool {
     /// A pool without segments.
-    pub fn new(limits: PeerPoolLimits, trust: PeerTrust) -> Self {
+    pub fn new(limits: PeerPoolLimits) -> Self {
         Self {
             shared: Arc::new(PeerShared {
                 limits,
-                trust,
                 segments: Mutex::default(),
                 releases: Arc::default(),
             }),
@@ -109,10 +96,12 @@ impl PeerPool {
         segment: u32,
         slot_size: u32,
         slots: u32,
-        descriptor: OwnedFd,
+        descriptor: impl Into<ReceivedFd>,
     ) -> Result<(), TransportError> {
         let broken =
             |why: String| TransportError::protocol(format!("pool segment {segment}: {why}"));
+        // Refused, it may be anything, and is closed aside.
+        let descriptor = descriptor.into();
         let limits = self.shared.limits;
         let len = u64::from(slot_size) * u64::from(slots);
         if slots == 0
@@ -162,6 +151,8 @@ impl PeerPool {
         let len = usize::try_from(len).map_err(|_| broken("too large for this machine".into()))?;
         let mapping = Mapping::read_only(&descriptor, len)
             .map_err(|error| TransportError::io(format!("map pool segment {segment}"), error))?;
+        // Anonymous memory, as was checked: its close waits for nothing.
+        drop(descriptor.into_owned());
         segments.mapped_bytes += len as u64;
         segments.by_id.insert(
             segment,
@@ -227,7 +218,6 @@ impl PeerPool {
             }),
             start: at.slot as usize * segment.slot_size as usize + at.offset as usize,
             len: at.len as usize,
-            trust: self.shared.trust,
         })
     }
 
@@ -259,18 +249,16 @@ impl fmt::Debug for PeerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerPool")
             .field("mapped_bytes", &self.mapped_bytes())
-            .field("trust", &self.shared.trust)
             .finish_non_exhaustive()
     }
 }
 
-/// Bytes in a slot of the peer's pool, which the peer may be writing. Clones and parts share one lease.
+/// Bytes in a slot of the peer's pool, which the peer may be writing. Clones share one lease.
 #[derive(Clone)]
 pub struct SlotView {
     lease: Arc<Lease>,
     start: usize,
     len: usize,
-    trust: PeerTrust,
 }
 
 impl SlotView {
@@ -300,35 +288,13 @@ impl SlotView {
         self.lease.mapping.copy_to(self.start + offset, into)
     }
 
-    /// The bytes in memory that does not change any more: a private copy, or from a peer of the same trust the slot
-    /// itself, which is then released with the last of the `Bytes`.
+    /// A private copy of the bytes, which does not change any more.
     pub fn to_bytes(&self) -> Bytes {
-        let lease = &self.lease;
-        match self.trust {
-            PeerTrust::None => lease
-                .mapping
-                .copy_out(self.start, self.len)
-                .map(Bytes::from),
-            PeerTrust::Same => {
-                StableBytes::new(lease.mapping.clone(), self.start, self.len).map(|stable| {
-                    Bytes::from_owner(Held {
-                        stable,
-                        _lease: lease.clone(),
-                    })
-                })
-            }
-        }
-        .expect("a view lies in its mapping: checked when it was made")
-    }
-
-    /// Part of the view, which shares its lease; `None` if the view does not reach so far.
-    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
-        self.check(offset, len)?;
-        Some(Self {
-            start: self.start + offset,
-            len,
-            ..self.clone()
-        })
+        self.lease
+            .mapping
+            .copy_out(self.start, self.len)
+            .map(Bytes::from)
+            .expect("a view lies in its mapping: checked when it was made")
     }
 
     fn check(&self, offset: usize, len: usize) -> Option<()> {
@@ -342,17 +308,6 @@ impl fmt::Debug for SlotView {
             .field("slot", &self.lease.give_back.release)
             .field("len", &self.len)
             .finish_non_exhaustive()
-    }
-}
-
-struct Held {
-    stable: StableBytes,
-    _lease: Arc<Lease>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        self.stable.as_ref()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A pool's accounts: segments, free slots by size, and who has which slot. Plain data under the pool's lock.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub(super) struct Table {
     /// Free slots, last freed first, for it is the likeliest to be in the cache.
     free: [Vec<(u32, u32)>; CLASSES.len()],
     news: Vec<PoolNews>,
+    /// Slots that the peer has.
+    leased: usize,
     /// Somebody was refused and may be waiting.
     starving: bool,
 }
@@ -75,36 +78,124 @@ impl Table {
             by_address: BTreeMap::new(),
             free: Default::default(),
             news: Vec::new(),
+            leased: 0,
             starving: false,
         }
     }
 
     pub(super) fn take(&mut self, len: usize) -> Result<Taken, PoolExhausted> {
-        let refused = |transient: bool, reason: &'static str| PoolExhausted {
+        let class = self.class_of(len)?;
+        let mut no_memory = None;
+        if self.free[class].is_empty() && !self.grow_noting(class, None, &mut no_memory) {
+            // A larger slot will do; only if there is none, give up idle segments of other sizes.
+            let larger = (class..CLASSES.len()).find(|larger| !self.free[*larger].is_empty());
+            if let Some(taken) = larger.and_then(|larger| self.pop(larger)) {
+                return Ok(taken);
+            }
+            self.retire_idle();
+            self.grow_noting(class, None, &mut no_memory);
+        }
+        self.pop(class)
+            .ok_or_else(|| self.refuse_for_now(len, no_memory))
+    }
+
+    /// Slots of all these lengths, or none: whoever waits for several holds nothing while it waits.
+    pub(super) fn take_all(&mut self, lens: &[usize]) -> Result<Vec<Taken>, PoolExhausted> {
+        let mut order: Vec<usize> = (0..lens.len()).collect();
+        order.sort_by_key(|at| std::cmp::Reverse(lens[*at]));
+        let mut all: Vec<Option<Taken>> = lens.iter().map(|_| None).collect();
+        let mut failed = None;
+        for at in &order {
+            match self.take(lens[*at]) {
+                Ok(taken) => all[*at] = Some(taken),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let Some(error) = failed else {
+            return Ok(all.into_iter().flatten().collect());
+        };
+        for taken in all.into_iter().flatten() {
+            self.untake(taken);
+        }
+        let is_idle = self.segments.values().all(|segment| segment.busy == 0);
+        if !is_idle || !error.transient {
+            return Err(error);
+        }
+        // Nobody else has a slot, so waiting helps nothing; segments cut to measure may.
+        self.retire_idle();
+        let mut classes = [0_usize; CLASSES.len()];
+        for len in lens {
+            classes[self.class_of(*len)?] += 1;
+        }
+        let mut no_memory = None;
+        for class in (0..CLASSES.len()).rev().filter(|class| classes[*class] > 0) {
+            for _ in self.free[class].len()..classes[class] {
+                let wanted = classes[class] - self.free[class].len();
+                if wanted > 0 && !self.grow_noting(class, Some(wanted), &mut no_memory) {
+                    return Err(PoolExhausted {
+                        wanted: lens.iter().fold(0, |sum, len| sum.saturating_add(*len)),
+                        max_bytes: self.max_bytes,
+                        transient: false,
+                        reason: no_memory
+                            .unwrap_or_else(|| "the whole pool is smaller than such slots".into()),
+                    });
+                }
+            }
+        }
+        lens.iter().map(|len| self.take(*len)).collect()
+    }
+
+    /// Whether the peer has any slot: then some will come back.
+    pub(super) fn is_lent(&self) -> bool {
+        self.leased > 0
+    }
+
+    fn class_of(&self, len: usize) -> Result<usize, PoolExhausted> {
+        let refused = |reason: &'static str| PoolExhausted {
             wanted: len,
             max_bytes: self.max_bytes,
-            transient,
+            transient: false,
             reason: reason.into(),
         };
         let fitting = CLASSES.iter().position(|size| *size >= len);
-        let class = fitting.ok_or_else(|| refused(false, "no slot is that large"))?;
+        let class = fitting.ok_or_else(|| refused("no slot is that large"))?;
         if CLASSES[class] > self.max_bytes {
-            return Err(refused(false, "the whole pool is smaller than such a slot"));
+            return Err(refused("the whole pool is smaller than such a slot"));
         }
-        let all_in_use = refused(true, "all slots are in use");
-        if self.free[class].is_empty() && !self.grow(class)? {
-            // A larger slot will do; only if there is none, give up idle segments of other sizes.
-            let larger = (class..CLASSES.len()).find(|larger| !self.free[*larger].is_empty());
-            if let Some(larger) = larger {
-                return self.pop(larger).ok_or(all_in_use);
-            }
-            self.retire_idle();
-            if !self.grow(class)? {
-                self.starving = true;
-                return Err(all_in_use);
-            }
+        Ok(class)
+    }
+
+    /// What a request gets that the next free slot may satisfy, if one is to come.
+    fn refuse_for_now(
+        &mut self,
+        len: usize,
+        no_memory: Option<Cow<'static, str>>,
+    ) -> PoolExhausted {
+        self.starving = true;
+        let is_idle = self.segments.values().all(|segment| segment.busy == 0);
+        PoolExhausted {
+            wanted: len,
+            max_bytes: self.max_bytes,
+            // That the system gives no memory may pass, but only a slot that comes back tells of it.
+            transient: no_memory.is_none() || !is_idle,
+            reason: no_memory.unwrap_or_else(|| "all slots are in use".into()),
         }
-        self.pop(class).ok_or(all_in_use)
+    }
+
+    /// Undoes a take, of which nobody has heard: it wakes nobody.
+    fn untake(&mut self, taken: Taken) {
+        let Taken {
+            segment,
+            slot,
+            memory,
+        } = taken;
+        drop(memory);
+        let starving = self.starving;
+        self.put_back(segment, slot);
+        self.starving = starving;
     }
 
     /// Returns whether waiters must be woken.
@@ -149,6 +240,9 @@ impl Table {
         let found = self.locate(bytes)?;
         let state = self.slot_mut(found.segment, found.slot)?;
         state.leases = state.leases.checked_add(1)?;
+        if state.leases == 1 {
+            self.leased += 1;
+        }
         Some(found)
     }
 
@@ -178,8 +272,14 @@ impl Table {
             ));
         }
         state.leases -= count;
-        if state.leases > 0 || state.held {
+        let (leases, held) = (state.leases, state.held);
+        if leases > 0 {
             return Ok(false);
+        }
+        self.leased -= 1;
+        if held {
+            // Nothing is free, but whoever waits for the peer's last slot waits in vain from now on.
+            return Ok(self.leased == 0 && std::mem::take(&mut self.starving));
         }
         Ok(self.set_free(segment, slot))
     }
@@ -194,7 +294,8 @@ impl Table {
                 }
             }
         }
-        let mut wake = false;
+        self.leased = 0;
+        let mut wake = std::mem::take(&mut self.starving);
         for (segment, slot, held) in &revoked {
             if !held {
                 wake |= self.set_free(*segment, *slot);
@@ -251,8 +352,20 @@ impl Table {
         std::mem::take(&mut self.starving)
     }
 
-    /// Adds a segment; `false` when the limit does not allow another slot.
-    fn grow(&mut self, class: usize) -> Result<bool, PoolExhausted> {
+    /// Adds a segment; `false` when the limit does not allow another slot, or the system another file, which is noted.
+    fn grow_noting(
+        &mut self,
+        class: usize,
+        exactly: Option<usize>,
+        no_memory: &mut Option<Cow<'static, str>>,
+    ) -> bool {
+        self.grow(class, exactly).unwrap_or_else(|reason| {
+            *no_memory = Some(reason.into());
+            false
+        })
+    }
+
+    fn grow(&mut self, class: usize, exactly: Option<usize>) -> Result<bool, String> {
         let size = CLASSES[class];
         let room = (self.max_bytes - self.mapped_bytes) / size;
         let same = self
@@ -260,27 +373,24 @@ impl Table {
             .values()
             .filter(|segment| segment.class == class);
         let present = same.map(|segment| segment.slots.len()).sum::<usize>();
-        let wanted = present
-            .max(FIRST_SEGMENT / size)
-            .min(MAX_SEGMENT / size)
-            .max(1);
+        let wanted = exactly.unwrap_or_else(|| {
+            present
+                .max(FIRST_SEGMENT / size)
+                .min(MAX_SEGMENT / size)
+                // One slot held for long pins its segment: none takes all that others might need.
+                .min(room / 2)
+                .max(1)
+        });
         let slots = wanted.min(room);
         if slots == 0 {
             return Ok(false);
         }
         let id = self.next_segment;
-        let made = OwnedSegment::create(size, slots as u32).map_err(|error| error.to_string());
         let next = id
             .checked_add(1)
-            .ok_or_else(|| "no more segment ids".to_owned());
-        let ((memory, descriptor), next) =
-            made.and_then(|made| Ok((made, next?)))
-                .map_err(|error| PoolExhausted {
-                    wanted: size,
-                    max_bytes: self.max_bytes,
-                    transient: false,
-                    reason: format!("cannot make shared memory: {error}").into(),
-                })?;
+            .ok_or_else(|| "no more segment ids".to_owned())?;
+        let (memory, descriptor) = OwnedSegment::create(size, slots as u32)
+            .map_err(|error| format!("cannot make shared memory: {error}"))?;
         self.next_segment = next;
         self.mapped_bytes += memory.len();
         self.by_address

@@ -14,8 +14,8 @@ fn pool(max_bytes: usize) -> Pool {
     Pool::new(PoolLimits { max_bytes })
 }
 
-fn peer(trust: PeerTrust) -> PeerPool {
-    PeerPool::new(PeerPoolLimits::default(), trust)
+fn peer() -> PeerPool {
+    PeerPool::new(PeerPoolLimits::default())
 }
 
 /// Tells the peer what the pool has to say.
@@ -85,7 +85,7 @@ fn a_freed_slot_is_the_next_one_given() {
 #[test]
 fn a_sample_crosses_without_a_copy_and_comes_back() {
     let pool = pool(64 << 20);
-    let peer = peer(PeerTrust::None);
+    let peer = peer();
     let bytes = filled(&pool, 100_000, 3);
     let at = pool.lease(&bytes).unwrap();
     announce(&pool, &peer);
@@ -106,13 +106,11 @@ fn a_sample_crosses_without_a_copy_and_comes_back() {
     view.copy_to(50, &mut some).unwrap();
     assert_eq!(some, bytes[50..60]);
     assert!(view.copy_to(99_991, &mut some).is_none());
-    let part = view.part(10, 20).unwrap();
-    assert_eq!(part.to_bytes(), bytes[10..30]);
-    assert!(part.part(10, 11).is_none());
+    let part = view.clone();
     drop(bytes);
     assert_eq!(pool.usage().leased, 1);
     drop(view);
-    assert_eq!(carry_releases(&peer, &pool), 0, "a part is left");
+    assert_eq!(carry_releases(&peer, &pool), 0, "a clone is left");
     drop(part);
     assert_eq!(carry_releases(&peer, &pool), 1);
     assert_eq!(pool.usage().leased, 0);
@@ -261,7 +259,7 @@ fn whoever_waits_for_a_slot_gets_the_next_one() {
 #[test]
 fn idle_segments_make_room_for_other_sizes() {
     let pool = pool(8 << 20);
-    let peer = peer(PeerTrust::None);
+    let peer = peer();
     let small: Vec<Bytes> = (0..8).map(|_| filled(&pool, 1 << 20, 1)).collect();
     for bytes in &small {
         let at = pool.lease(bytes).unwrap();
@@ -317,23 +315,6 @@ fn a_dead_peers_slots_come_back() {
 }
 
 #[test]
-fn a_peer_of_the_same_trust_reads_the_slot_itself() {
-    let pool = pool(4 << 20);
-    let peer = peer(PeerTrust::Same);
-    let bytes = filled(&pool, 5000, 9);
-    let at = pool.lease(&bytes).unwrap();
-    announce(&pool, &peer);
-    let shared = peer.view(at).unwrap().to_bytes();
-    assert_eq!(shared, bytes);
-    assert_eq!(carry_releases(&peer, &pool), 0);
-    let part = shared.slice(4999..);
-    drop(shared);
-    assert_eq!(carry_releases(&peer, &pool), 0);
-    drop(part);
-    assert_eq!(carry_releases(&peer, &pool), 1);
-}
-
-#[test]
 fn the_peer_cannot_map_a_segment_for_writing() {
     let pool = pool(4 << 20);
     drop(pool.allocate(1).unwrap());
@@ -360,7 +341,7 @@ fn a_segment_that_is_not_what_it_must_be_is_refused() {
         max_bytes: 1 << 20,
         max_segments: 2,
     };
-    let peer = PeerPool::new(limits, PeerTrust::None);
+    let peer = PeerPool::new(limits);
     let file = |len: u64, seals: SealFlags| {
         let file = memfd_create(c"test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         ftruncate(&file, len).unwrap();
@@ -417,7 +398,7 @@ fn a_segment_that_is_not_what_it_must_be_is_refused() {
 #[test]
 fn a_reference_out_of_bounds_is_refused() {
     let pool = pool(4 << 20);
-    let peer = peer(PeerTrust::None);
+    let peer = peer();
     let at = pool.lease(&filled(&pool, 100, 0)).unwrap();
     assert!(peer.view(at).is_err(), "not announced yet");
     announce(&pool, &peer);
@@ -463,7 +444,7 @@ fn a_reference_out_of_bounds_is_refused() {
 #[test]
 fn the_link_hears_of_releases() {
     let pool = pool(4 << 20);
-    let peer = peer(PeerTrust::None);
+    let peer = peer();
     let at = pool.lease(&filled(&pool, 100, 0)).unwrap();
     announce(&pool, &peer);
     let view = peer.view(at).unwrap();

@@ -7,7 +7,6 @@
 use std::ffi::c_void;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::io::Errno;
@@ -26,7 +25,7 @@ pub(crate) struct Mapping {
 // SAFETY: the mapping belongs to no thread; it is plain memory that stays mapped until the drop.
 unsafe impl Send for Mapping {}
 // SAFETY: through `&Mapping` memory is only read, and only atomically or by opaque instructions; whoever makes plain
-// references (`sys::segment`, `StableBytes`) says there why nobody writes at the same time.
+// references (`sys::segment`) says there why nobody writes at the same time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -127,39 +126,6 @@ impl Drop for Mapping {
         // SAFETY: these are exactly the pages that `map` got, and whoever could use them holds the mapping alive.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.len) };
         debug_assert!(unmapped.is_ok(), "the range is a mapping of ours");
-    }
-}
-
-/// Part of a mapping as a slice, for a peer that the caller trusts not to write it any more.
-#[derive(Debug)]
-pub(crate) struct StableBytes {
-    mapping: Arc<Mapping>,
-    offset: usize,
-    len: usize,
-}
-
-impl StableBytes {
-    /// `None` if the range does not lie in the mapping.
-    ///
-    /// Only for a peer of the same trust: that it does not write a slot while it is leased is then a rule of this very
-    /// program's other process, as sound as this process itself.
-    pub(crate) fn new(mapping: Arc<Mapping>, offset: usize, len: usize) -> Option<Self> {
-        mapping.check(offset, len)?;
-        Some(Self {
-            mapping,
-            offset,
-            len,
-        })
-    }
-}
-
-impl AsRef<[u8]> for StableBytes {
-    fn as_ref(&self) -> &[u8] {
-        // SAFETY: the range was checked in `new` and stays mapped while `self` holds the mapping. Nobody writes it: this
-        // process maps it read-only, and the owner, of the same trust (see `new`), leaves a leased slot alone.
-        unsafe {
-            std::slice::from_raw_parts(self.mapping.start.as_ptr().add(self.offset), self.len)
-        }
     }
 }
 

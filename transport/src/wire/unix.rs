@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::{Wire, WireReader, WireWriter};
+use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::frame::{FrameDecoder, MAX_DESCRIPTORS};
 use crate::handshake::Features;
@@ -133,7 +134,7 @@ impl WireReader for UnixReader {
 
 struct Received {
     bytes: usize,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<ReceivedFd>,
     truncated: bool,
 }
 
@@ -151,7 +152,7 @@ fn receive(socket: &UnixStream, scratch: &mut [u8]) -> Result<Received, Errno> {
     let mut descriptors = Vec::new();
     for ancillary in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = ancillary {
-            descriptors.extend(received);
+            descriptors.extend(received.map(ReceivedFd::from));
         }
     }
     Ok(Received {

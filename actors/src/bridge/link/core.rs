@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use portcullis_engine::media::PayloadPort;
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    Agreed, Features, Frame, FrameHeader, LinkSender, SlotRef, TransportError,
+    Agreed, Features, Frame, FrameHeader, LinkSender, ReceivedFd, SlotRef, TransportError,
 };
 use tokio::sync::{Notify, watch};
 
@@ -18,8 +19,8 @@ use super::LinkLost;
 use super::incoming::Incoming;
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
-use super::wire::kind;
-use crate::bridge::payload_port::{Payloads, SlotAllocator};
+use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
+use crate::bridge::payload_port::{Memory, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
@@ -27,17 +28,16 @@ static LINKS: AtomicU64 = AtomicU64::new(1);
 /// A link's state. Lives on one arbiter.
 pub(crate) struct LinkCore {
     pub(super) id: u64,
-    pub(super) agreed: Agreed,
+    pub(in crate::bridge) agreed: Agreed,
     pub(super) sender: LinkSender,
     pub(super) outgoing: RefCell<Outgoing>,
     pub(super) incoming: RefCell<Incoming>,
     pub(super) objects: RefCell<Objects>,
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
-    pub(super) credit: Rc<Notify>,
     pub(super) closing: Notify,
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
-    incoming_descriptors: RefCell<Vec<Option<OwnedFd>>>,
+    incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
     lost: watch::Sender<Option<Error>>,
     is_lost: Cell<bool>,
 }
@@ -69,6 +69,15 @@ impl Encoded {
     }
 }
 
+/// Why a message has no form in which it crosses.
+#[derive(Debug)]
+pub(super) enum Unencoded {
+    /// There are no free slots of these lengths, which it needs.
+    NoRoom(Vec<usize>),
+    /// It cannot cross.
+    Failed(String),
+}
+
 /// What has become of a frame.
 #[derive(Debug)]
 pub(super) enum Pushed {
@@ -92,7 +101,6 @@ impl LinkCore {
             objects: RefCell::default(),
             payloads: Rc::new(RefCell::new(payloads)),
             sweep: Arc::default(),
-            credit: Rc::default(),
             closing: Notify::new(),
             outgoing_descriptors: RefCell::default(),
             incoming_descriptors: RefCell::default(),
@@ -115,7 +123,7 @@ impl LinkCore {
         Ok(index)
     }
 
-    pub(crate) fn take_descriptor(&self, index: u32) -> Option<OwnedFd> {
+    pub(crate) fn take_descriptor(&self, index: u32) -> Option<ReceivedFd> {
         self.incoming_descriptors
             .borrow_mut()
             .get_mut(index as usize)?
@@ -154,26 +162,32 @@ impl LinkCore {
     /// Runs `write` as the encoding of one message; on failure what it has taken is given back.
     pub(super) fn encode(
         self: &Rc<Self>,
+        memory: Memory,
         write: impl FnOnce(Vec<u8>) -> postcard::Result<Vec<u8>>,
-    ) -> postcard::Result<Encoded> {
-        self.payloads.borrow_mut().begin_encoding();
-        let body = scope::enter(self, || write(Vec::with_capacity(128)));
+    ) -> Result<Encoded, Unencoded> {
+        self.payloads.borrow_mut().begin_encoding(memory);
+        // The user's own code writes the message: its panic is that message's error.
+        let body = catch_unwind(AssertUnwindSafe(|| {
+            scope::enter(self, || write(Vec::with_capacity(128)))
+        }));
+        let (leases, missing) = self.payloads.borrow_mut().end_encoding();
         let mut encoded = Encoded {
             body: Vec::new(),
             descriptors: self.outgoing_descriptors.take(),
             exports: self.objects.borrow_mut().take_encoding(),
-            leases: self.payloads.borrow_mut().take_encoding(),
+            leases,
         };
-        match body {
-            Ok(body) => {
+        let failure = match (body, missing) {
+            (Ok(Ok(body)), None) => {
                 encoded.body = body;
-                Ok(encoded)
+                return Ok(encoded);
             }
-            Err(error) => {
-                self.undo(encoded);
-                Err(error)
-            }
-        }
+            (Ok(Ok(_)), Some(needs)) => Unencoded::NoRoom(needs),
+            (Ok(Err(error)), _) => Unencoded::Failed(scope::reason(&error)),
+            (Err(_), _) => Unencoded::Failed("writing it panicked".into()),
+        };
+        self.undo(encoded);
+        Err(failure)
     }
 
     /// Gives back what a message has taken that will not cross.
@@ -209,11 +223,6 @@ impl LinkCore {
         Pushed::Refused(error)
     }
 
-    /// Whether the last encoding failed for want of a free slot of this size. Asking forgets it.
-    pub(super) fn take_exhausted(&self) -> Option<usize> {
-        self.payloads.borrow_mut().take_exhausted()
-    }
-
     #[cfg(test)]
     pub(crate) fn census(&self) -> Census {
         let (exports, imports) = self.objects.borrow().len();
@@ -234,6 +243,17 @@ impl LinkCore {
             descriptors,
             ..
         } = frame;
+        let carries = match header.kind {
+            kind::CALL | kind::SEGMENT => true,
+            kind::REPLY => header.flags & (FLAG_ERROR | FLAG_CANCELLED) == 0,
+            _ => false,
+        };
+        if !carries && !descriptors.is_empty() {
+            return Err(protocol(format!(
+                "descriptors with a frame of kind {}",
+                header.kind
+            )));
+        }
         if header.kind == kind::SEGMENT {
             return self.payloads.borrow_mut().segment(&header, descriptors);
         }
@@ -259,7 +279,7 @@ impl LinkCore {
             kind::SLOTS => self.payloads.borrow_mut().release(&body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
         };
-        // What a message did not take is closed.
+        // What a message did not take is closed, aside.
         self.incoming_descriptors.take();
         outcome
     }
@@ -286,7 +306,6 @@ impl LinkCore {
     /// From now on calls fail; those in flight get `error` by [`LinkCore::fail`].
     pub(super) fn mark_lost(&self) {
         self.is_lost.set(true);
-        self.credit.notify_waiters();
     }
 
     /// Ends every call and releases every object.
@@ -298,7 +317,6 @@ impl LinkCore {
         self.outgoing.take().fail(error);
         drop(self.objects.take());
         self.payloads.borrow_mut().close();
-        self.credit.notify_waiters();
     }
 }
 

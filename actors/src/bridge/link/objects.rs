@@ -13,42 +13,17 @@ use slab::Slab;
 use super::core::{LinkCore, protocol};
 use super::wire::{ROOT, kind};
 use crate::bridge::handle::{AnyHandle, Handle, Home, Shared};
-use crate::bridge::interface::{Interface, ServedBy};
+use crate::bridge::interface::Interface;
 use crate::bridge::proxy::Proxy;
 
 /// A handle on the wire.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct WireHandle {
-    /// The receiver's own actor comes home; otherwise the sender's.
-    home: bool,
+    /// The process where the actor lives: one of the two that the link connects, until there are links between hosts.
+    host: u64,
     id: u32,
     generation: u32,
     pub(crate) interface: u32,
-}
-
-/// Makes the proxy for an actor of the peer.
-#[derive(Clone, Copy)]
-pub(crate) struct Importer {
-    interface: u32,
-    start: fn(&Rc<LinkCore>, u32, u32, u64) -> Arc<Shared>,
-}
-
-impl Importer {
-    pub(crate) fn of<I: Interface>() -> Self {
-        Self {
-            interface: I::ID,
-            start: |link, id, generation, import| {
-                let proxy = Proxy::<I>::new(Rc::clone(link), id, generation, import).start();
-                let home = Home {
-                    link: link.id,
-                    id,
-                    generation,
-                    sweep: Arc::clone(&link.sweep),
-                };
-                Shared::new(I::ID, <I as ServedBy<Proxy<I>>>::slots(&proxy), Some(home))
-            },
-        }
-    }
 }
 
 /// The objects of a link.
@@ -59,8 +34,13 @@ pub(super) struct Objects {
     generations: u32,
     /// Exports that the message being encoded refers to, to be undone if encoding fails.
     encoding: Vec<ExportRef>,
-    imports: HashMap<(u32, u32), Import>,
+    /// Imports by their number. One whose handles are gone stays until its proxy has stopped.
+    imports: HashMap<u64, Import>,
+    /// The newest import of each object of the peer.
+    current: HashMap<(u32, u32), u64>,
     imported: u64,
+    /// Keeps the peer's root, which is given once and for all.
+    root: Option<Arc<Shared>>,
 }
 
 /// One reference to an export.
@@ -77,9 +57,9 @@ struct Export {
 }
 
 struct Import {
+    key: (u32, u32),
     shared: Weak<Shared>,
     references: u64,
-    import: u64,
 }
 
 impl LinkCore {
@@ -97,15 +77,25 @@ impl LinkCore {
 
     pub(super) fn import_root<I: Interface>(self: &Rc<Self>) -> Result<Handle<I>> {
         self.check()?;
-        let wire = WireHandle {
-            home: false,
-            id: ROOT,
-            generation: 0,
-            interface: I::ID,
+        let known = self.objects.borrow().root.clone();
+        let root = match known {
+            Some(root) => root,
+            None => {
+                let root = self
+                    .import(WireHandle {
+                        host: self.agreed.peer_host_id,
+                        id: ROOT,
+                        generation: 0,
+                        interface: I::ID,
+                    })
+                    .map_err(protocol)?;
+                if !self.is_lost() {
+                    self.objects.borrow_mut().root = Some(Arc::clone(&root));
+                }
+                root
+            }
         };
-        self.import(wire, Importer::of::<I>())
-            .map(Handle::from_shared)
-            .map_err(protocol)
+        AnyHandle::from_shared(root).typed::<I>()
     }
 
     /// Takes references back that were not sent after all.
@@ -126,11 +116,16 @@ impl LinkCore {
     pub(crate) fn export(&self, shared: &Arc<Shared>) -> Result<WireHandle, String> {
         if let Some(home) = shared.home.as_ref().filter(|home| home.link == self.id) {
             return Ok(WireHandle {
-                home: true,
+                host: self.agreed.peer_host_id,
                 id: home.id,
                 generation: home.generation,
                 interface: shared.interface,
             });
+        }
+        if !shared.is_known() {
+            return Err(
+                "a handle whose interface this process does not know, to a third one".into(),
+            );
         }
         let mut objects = self.objects.borrow_mut();
         let index = match objects.by_object.get(&shared.object) {
@@ -156,7 +151,7 @@ impl LinkCore {
         let generation = objects.exports[index].generation;
         objects.encoding.push(ExportRef { index, generation });
         Ok(WireHandle {
-            home: false,
+            host: self.agreed.host_id,
             id: u32::try_from(index).map_err(|_| "too many objects")?,
             generation,
             interface: shared.interface,
@@ -164,70 +159,80 @@ impl LinkCore {
     }
 
     /// The handle behind a form that arrived.
-    pub(crate) fn import(
-        self: &Rc<Self>,
-        wire: WireHandle,
-        importer: Importer,
-    ) -> Result<Arc<Shared>, String> {
-        if wire.home {
+    pub(crate) fn import(self: &Rc<Self>, wire: WireHandle) -> Result<Arc<Shared>, String> {
+        let same_interface = |shared: Arc<Shared>| match shared.interface == wire.interface {
+            true => Ok(shared),
+            false => Err("an object under another interface".to_owned()),
+        };
+        if wire.host == self.agreed.host_id {
             let shared = self
                 .exported(wire.id, wire.generation)
-                .map_err(|error| error.to_string())?;
-            if shared.interface != importer.interface {
-                return Err("an object under another interface".into());
-            }
-            return Ok(shared);
+                .ok_or_else(|| format!("object {} does not exist", wire.id))?;
+            return same_interface(shared);
+        }
+        if wire.host != self.agreed.peer_host_id {
+            return Err(format!(
+                "a handle to an actor in host {}; this link connects hosts {} and {}",
+                wire.host, self.agreed.host_id, self.agreed.peer_host_id
+            ));
         }
         let key = (wire.id, wire.generation);
         let import = {
             let mut objects = self.objects.borrow_mut();
-            let known = objects.imports.get_mut(&key).and_then(|known| {
+            let newest = objects.current.get(&key).copied();
+            let known = newest.and_then(|import| {
+                let known = objects.imports.get_mut(&import)?;
                 let shared = known.shared.upgrade()?;
                 known.references += 1;
                 Some(shared)
             });
             if let Some(shared) = known {
-                if shared.interface != importer.interface {
-                    return Err("an object under another interface".into());
-                }
-                return Ok(shared);
+                return same_interface(shared);
             }
-            if objects.imports.len() >= self.agreed.limits.max_objects as usize {
+            if newest.is_none() && objects.current.len() >= self.agreed.limits.max_objects as usize
+            {
                 return Err("more imported objects than agreed".into());
             }
             objects.imported += 1;
             objects.imported
         };
-        let shared = (importer.start)(self, wire.id, wire.generation, import);
-        let replaced = self.objects.borrow_mut().imports.insert(
-            key,
+        let home = Home {
+            proxy: Proxy::new(Rc::clone(self), wire.id, wire.generation, import).start(),
+            link: self.id,
+            id: wire.id,
+            generation: wire.generation,
+            sweep: Arc::clone(&self.sweep),
+        };
+        let shared = Shared::remote(wire.interface, home);
+        let mut objects = self.objects.borrow_mut();
+        objects.current.insert(key, import);
+        // One that it replaces gives back what it holds when its proxy has stopped: what went through it is there then.
+        objects.imports.insert(
+            import,
             Import {
+                key,
                 shared: Arc::downgrade(&shared),
                 references: 1,
-                import,
             },
         );
-        if let Some(old) = replaced {
-            // Its last handle is gone and its proxy is about to stop: what it holds is given back here.
-            self.push_release(wire.id, wire.generation, old.references);
-        }
         Ok(shared)
     }
 
-    /// The last handle of an imported object was dropped.
-    pub(crate) fn release_import(&self, id: u32, generation: u32, import: u64) {
-        let references = {
+    /// The last handle of an import was dropped, and its last message is on its way.
+    pub(crate) fn release_import(&self, import: u64) {
+        let released = {
             let mut objects = self.objects.borrow_mut();
-            match objects.imports.get(&(id, generation)) {
-                Some(known) if known.import == import => objects
-                    .imports
-                    .remove(&(id, generation))
-                    .map(|known| known.references),
-                _ => None,
+            let released = objects.imports.remove(&import);
+            if let Some(released) = &released
+                && objects.current.get(&released.key) == Some(&import)
+            {
+                objects.current.remove(&released.key);
             }
+            released
         };
-        if let Some(references) = references.filter(|_| !self.is_lost()) {
-            self.push_release(id, generation, references);
+        if let Some(released) = released.filter(|_| !self.is_lost()) {
+            let (id, generation) = released.key;
+            self.push_release(id, generation, released.references);
         }
     }
 
@@ -261,10 +266,18 @@ impl LinkCore {
         Ok(())
     }
 
-    pub(super) fn exported(&self, id: u32, generation: u32) -> Result<Arc<Shared>> {
-        match self.objects.borrow().exports.get(id as usize) {
-            Some(export) if export.generation == generation => Ok(Arc::clone(&export.shared)),
-            _ => Err(protocol(format!("object {id} does not exist"))),
+    pub(super) fn exported(&self, id: u32, generation: u32) -> Option<Arc<Shared>> {
+        let objects = self.objects.borrow();
+        let export = objects.exports.get(id as usize)?;
+        (export.generation == generation).then(|| Arc::clone(&export.shared))
+    }
+
+    /// Whether an object of this name may have been given to the peer at some time.
+    pub(super) fn was_exported(&self, id: u32, generation: u32) -> bool {
+        let objects = self.objects.borrow();
+        match generation {
+            0 => id == ROOT,
+            _ => generation <= objects.generations && id < self.agreed.limits.max_objects,
         }
     }
 }

@@ -2,146 +2,270 @@
 //!
 //! Every call has a slot until the peer's one final reply, also one whose caller has gone: the reply may have crossed with
 //! the cancel, and what it carries (handles, leases of slots) must be taken in to be given back. A call for which the peer
-//! has no credit left is held here, in order, and its proxy's mailbox stands still until there is room again.
+//! has no credit left, or for whose payloads there is no shared memory yet, waits here as the message that it is, behind
+//! those to the same object; its deadline counts all the time.
 
 mod table;
 
-use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix::Addr;
 use actix::dev::OneshotSender;
+use futures::future::{AbortHandle, Abortable};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::FrameHeader;
 use tokio::time::Instant;
 
 pub(super) use self::table::Outgoing;
-use self::table::{Caller, Outstanding, Stage, TypedCaller};
-use super::core::{Encoded, LinkCore, Pushed, protocol};
+use self::table::{
+    AbortOnDrop, Caller, Class, Outstanding, Queued, Stage, TypedCaller, TypedMessage,
+};
+use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
+use crate::bridge::payload_port::Memory;
+use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
 use crate::bridge::scope;
 
 /// How long a peer that reads its link may take to answer a cancel, which it does at once.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A request in the form in which it crosses, not yet on its way.
-#[derive(Debug)]
-pub(crate) struct EncodedCall {
-    header: FrameHeader,
-    encoded: Encoded,
+/// What has become of an attempt to make a message cross.
+enum Attempt {
+    Ready(Encoded),
+    NoCredit,
+    /// Its payloads need slots of these lengths.
+    NoRoom(Vec<usize>),
+    Refused(Error),
 }
 
 impl LinkCore {
-    /// Encodes a request to an object of the peer.
-    pub(crate) fn encode_call<M: Remote>(
+    /// Puts a request on its way, as soon as there is room for it; its answer goes to `caller`.
+    pub(crate) fn call<M: Remote>(
         self: &Rc<Self>,
-        object: u32,
-        generation: u32,
-        message: &M,
-    ) -> Result<EncodedCall> {
-        self.check()?;
-        let encoded = self.encode(|into| postcard::to_extend(message, into));
-        let encoded = encoded.map_err(|error| match self.take_exhausted() {
-            Some(len) => Error::limit("shared payload memory", 0, len as u64).because(M::NAME),
-            None => Error::invalid_request(format!(
-                "{} cannot cross the process wall: {error}",
-                M::NAME
-            )),
-        })?;
-        let deadline_us =
-            M::DEADLINE.map_or(0, |d| u32::try_from(d.as_micros()).unwrap_or(u32::MAX));
-        Ok(EncodedCall {
-            header: FrameHeader {
-                kind: kind::CALL,
-                object,
-                generation,
-                method: M::ID,
-                deadline_us,
-                ..FrameHeader::default()
-            },
-            encoded,
-        })
-    }
-
-    /// Puts a request on its way, as soon as there is credit for it; its answer goes to `caller`.
-    pub(crate) fn start_call<M: Remote>(
-        &self,
-        call: EncodedCall,
+        object: (u32, u32),
+        message: M,
         caller: Option<OneshotSender<M::Result>>,
+        proxy: impl FnOnce() -> Addr<Proxy>,
     ) {
         let mut caller = TypedCaller::<M>(caller);
         if let Err(error) = self.check() {
-            self.undo(call.encoded);
             return caller.fail(error);
         }
-        let now = Instant::now();
-        let deadline = M::DEADLINE.and_then(|wait| now.checked_add(wait));
-        {
-            let mut outgoing = self.outgoing.borrow_mut();
-            let id = outgoing.insert(Outstanding {
-                generation: 0,
-                what: M::NAME,
-                deadline,
-                is_patient: M::DEADLINE.is_none(),
-                bytes: call.encoded.len(),
-                caller: Box::new(caller),
-                stage: Stage::Held(call.header, call.encoded),
-            });
-            outgoing.held.push_back(id);
-            if let Some(deadline) = deadline
-                && outgoing.next_deadline.is_none_or(|next| deadline < next)
-            {
-                outgoing.next_deadline = Some(deadline);
-                self.sweep.notify_one();
+        let class = Class::of::<M>();
+        let attempt = match self.outgoing.borrow().is_free(object, class) {
+            true => {
+                let write = |into| postcard::to_extend(&message, into);
+                self.attempt(class, M::NAME, Memory::Free, write)
             }
+            false => Attempt::NoCredit,
+        };
+        let deadline = M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait));
+        let mut call = Outstanding {
+            generation: 0,
+            object,
+            what: M::NAME,
+            deadline,
+            class,
+            bytes: 0,
+            caller: Box::new(caller),
+            stage: Stage::Sent,
+        };
+        let wait = match attempt {
+            Attempt::Refused(error) => return call.caller.fail(error),
+            Attempt::Ready(encoded) => {
+                call.bytes = encoded.len();
+                let call = self.outgoing.borrow_mut().insert(call);
+                self.note_deadline(deadline);
+                return self.push_call(call, object, M::ID, encoded);
+            }
+            Attempt::NoCredit => None,
+            Attempt::NoRoom(needs) => Some(needs),
+        };
+        call.stage = Stage::Queued(Queued {
+            message: Some(Box::new(TypedMessage {
+                message,
+                _proxy: proxy(),
+            })),
+            // It waits for memory and is not to be tried before; otherwise it has its turn by `advance`.
+            is_head: wait.is_some(),
+            room: None,
+        });
+        let call = {
+            let mut outgoing = self.outgoing.borrow_mut();
+            let call = outgoing.insert(call);
+            outgoing.advance(object);
+            call
+        };
+        self.note_deadline(deadline);
+        match wait {
+            Some(needs) => self.wait_for_room(call, &needs),
+            None => self.send_queued(),
         }
-        self.send_held();
     }
 
-    /// Sends what there is credit for.
-    pub(super) fn send_held(&self) {
-        // Where the link has ended, what is held is failed with the cause, which is being found out.
-        while !self.is_lost() {
-            let limits = &self.agreed.limits;
-            let Some((call, header, encoded)) = self.outgoing.borrow_mut().next_to_send(limits)
-            else {
-                break;
-            };
-            if let Pushed::Refused(error) = self.push(header, encoded) {
-                let failed = self.outgoing.borrow_mut().remove(call);
-                if let Some(mut failed) = failed {
-                    failed.caller.fail(error);
+    fn note_deadline(&self, deadline: Option<Instant>) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if let Some(deadline) = deadline
+            && outgoing.next_deadline.is_none_or(|next| deadline < next)
+        {
+            outgoing.next_deadline = Some(deadline);
+            self.sweep.notify_one();
+        }
+    }
+
+    /// Encodes a message if it may cross now.
+    fn attempt(
+        self: &Rc<Self>,
+        class: Class,
+        what: &'static str,
+        memory: Memory,
+        write: impl FnOnce(Vec<u8>) -> postcard::Result<Vec<u8>>,
+    ) -> Attempt {
+        let limits = &self.agreed.limits;
+        let has_credit = |bytes| self.outgoing.borrow().has_credit(class, bytes, limits);
+        if self.is_lost() || !has_credit(0) {
+            return Attempt::NoCredit;
+        }
+        match self.encode(memory, write) {
+            Ok(encoded) if encoded.len() > limits.byte_window as usize => {
+                let (max, len) = (u64::from(limits.byte_window), encoded.len() as u64);
+                self.undo(encoded);
+                Attempt::Refused(Error::limit("bytes of a request", max, len).because(what))
+            }
+            Ok(encoded) if has_credit(encoded.len()) => Attempt::Ready(encoded),
+            Ok(encoded) => {
+                self.undo(encoded);
+                Attempt::NoCredit
+            }
+            Err(Unencoded::NoRoom(needs)) => Attempt::NoRoom(needs),
+            Err(Unencoded::Failed(why)) => Attempt::Refused(Error::invalid_request(format!(
+                "{what} cannot cross the process wall: {why}"
+            ))),
+        }
+    }
+
+    fn push_call(&self, call: u64, object: (u32, u32), method: u32, encoded: Encoded) {
+        let header = FrameHeader {
+            kind: kind::CALL,
+            object: object.0,
+            generation: object.1,
+            method,
+            call,
+            ..FrameHeader::default()
+        };
+        if let Pushed::Refused(error) = self.push(header, encoded) {
+            let failed = self.outgoing.borrow_mut().remove(call);
+            if let Some(mut failed) = failed {
+                failed.caller.fail(error);
+            }
+        }
+    }
+
+    /// Sends what waits and may go now.
+    pub(super) fn send_queued(self: &Rc<Self>) {
+        for class in Class::ALL {
+            // Where the link has ended, what waits is failed with the cause, which is being found out.
+            while !self.is_lost() {
+                let limits = &self.agreed.limits;
+                let call = {
+                    let mut outgoing = self.outgoing.borrow_mut();
+                    match outgoing.has_credit(class, 0, limits) {
+                        true => outgoing.next_ready(class),
+                        false => None,
+                    }
+                };
+                if !call.is_some_and(|call| self.try_queued(call, Memory::Free)) {
+                    break;
                 }
             }
         }
-        self.credit.notify_waiters();
     }
 
-    /// A future that waits until the link has room for another call, if it has none now.
-    pub(crate) fn credit(self: &Rc<Self>) -> Option<impl Future<Output = ()> + 'static> {
-        if self.has_credit() {
-            return None;
-        }
-        let link = Rc::clone(self);
-        Some(async move {
-            while !link.has_credit() {
-                link.credit.notified().await;
+    /// Tries the oldest call of an object; whether others of its class may be tried then.
+    fn try_queued(self: &Rc<Self>, call: u64, memory: Memory) -> bool {
+        let taken = {
+            let mut outgoing = self.outgoing.borrow_mut();
+            outgoing.get_mut(call).and_then(|call| {
+                let Stage::Queued(queued) = &mut call.stage else {
+                    return None;
+                };
+                let message = queued.message.take()?;
+                Some((call.class, call.object, call.what, message))
+            })
+        };
+        let Some((class, object, what, message)) = taken else {
+            return true;
+        };
+        let method = message.method();
+        let attempt = self.attempt(class, what, memory, |into| message.encode(into));
+        let put_back = |message| {
+            if let Some(queued) = self.outgoing.borrow_mut().waiting(call) {
+                queued.message = Some(message);
             }
-        })
+        };
+        match attempt {
+            Attempt::Ready(encoded) => {
+                self.outgoing.borrow_mut().set_sent(call, encoded.len());
+                self.push_call(call, object, method, encoded);
+                // Dropped after the push: what it alone held is released after it.
+                drop(message);
+                true
+            }
+            Attempt::NoCredit => {
+                put_back(message);
+                self.outgoing.borrow_mut().wait_for_credit(call);
+                false
+            }
+            Attempt::NoRoom(needs) => {
+                put_back(message);
+                self.wait_for_room(call, &needs);
+                true
+            }
+            Attempt::Refused(error) => {
+                let failed = {
+                    let mut outgoing = self.outgoing.borrow_mut();
+                    let failed = outgoing.remove(call);
+                    outgoing.advance(object);
+                    failed
+                };
+                if let Some(mut failed) = failed {
+                    failed.caller.fail(error);
+                }
+                true
+            }
+        }
     }
 
-    fn has_credit(&self) -> bool {
-        self.is_lost() || self.outgoing.borrow().has_credit(&self.agreed.limits)
+    /// Tries a call again when all slots that its payloads need are free together.
+    fn wait_for_room(self: &Rc<Self>, call: u64, needs: &[usize]) {
+        let (abort, registration) = AbortHandle::new_pair();
+        if let Some(queued) = self.outgoing.borrow_mut().waiting(call) {
+            queued.room = Some(AbortOnDrop(abort));
+        }
+        let room = self.payloads.borrow().room(needs);
+        let link = Rc::clone(self);
+        let wait = async move {
+            let memory = room.await;
+            // A message that never finds the room that it asked for leaves others their turn.
+            tokio::task::yield_now().await;
+            link.try_queued(call, memory);
+            link.send_queued();
+        };
+        actix_rt::spawn(async move {
+            // Aborted with the call for which it waits.
+            let _ = Abortable::new(wait, registration).await;
+        });
     }
 
     /// Cancels calls whose callers have gone and fails those whose deadline has passed.
     ///
     /// # Errors
     /// `Protocol` for a peer that answers everything but cancels.
-    pub(super) fn sweep(&self, now: Instant) -> Result<()> {
+    pub(super) fn sweep(self: &Rc<Self>, now: Instant) -> Result<()> {
         let mut cancelled = Vec::new();
-        let mut dropped = Vec::new();
+        let mut dropped: Vec<Outstanding> = Vec::new();
         {
             let mut outgoing = self.outgoing.borrow_mut();
             let mut next = None;
@@ -170,7 +294,7 @@ impl LinkCore {
                     continue;
                 }
                 let id = u64::from(call.generation) << 32 | index as u64;
-                if let Stage::Held(..) = call.stage {
+                if let Stage::Queued(_) = call.stage {
                     never_sent.push(id);
                 } else {
                     call.stage = Stage::Cancelled(now);
@@ -180,12 +304,13 @@ impl LinkCore {
             }
             outgoing.next_deadline = next;
             dropped.extend(never_sent.into_iter().filter_map(|id| outgoing.remove(id)));
+            let mut objects: Vec<_> = dropped.iter().map(|call| call.object).collect();
+            objects.sort_unstable();
+            objects.dedup();
+            objects.into_iter().for_each(|object| outgoing.tidy(object));
         }
-        for call in dropped {
-            if let Stage::Held(_, encoded) = call.stage {
-                self.undo(encoded);
-            }
-        }
+        // Outside of the borrow: a message may hold the last handle of something.
+        drop(dropped);
         for call in cancelled {
             let header = FrameHeader {
                 kind: kind::CANCEL,
@@ -194,7 +319,7 @@ impl LinkCore {
             };
             self.push_control(header, &[]);
         }
-        self.send_held();
+        self.send_queued();
         Ok(())
     }
 
@@ -202,13 +327,13 @@ impl LinkCore {
         let mut call = {
             let mut outgoing = self.outgoing.borrow_mut();
             match outgoing.get_mut(header.call) {
-                Some(call) if !matches!(call.stage, Stage::Held(..)) => {}
+                Some(call) if !matches!(call.stage, Stage::Queued(_)) => {}
                 _ => return Err(protocol("a reply to a call that was not made")),
             }
             let removed = outgoing.remove(header.call);
             removed.ok_or_else(|| protocol("a reply to a call that was not made"))?
         };
-        self.send_held();
+        self.send_queued();
         let was_cancelled = matches!(call.stage, Stage::Cancelled(_));
         if header.flags & FLAG_CANCELLED != 0 {
             return match was_cancelled {

@@ -1,8 +1,10 @@
 //! Runs a link until it ends.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use portcullis_engine::{Error, Result};
 use portcullis_transport::{Frame, FrameHeader, LinkReceiver, TransportError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -32,7 +34,11 @@ pub(super) fn start(
     let running = Rc::clone(&core);
     let receiver = link.receiver;
     actix_rt::spawn(async move {
-        let ended = serve(&running, receiver, beats).await;
+        // Reading a message runs the user's own code on what a peer wrote.
+        let served = AssertUnwindSafe(serve(&running, receiver, beats)).catch_unwind();
+        let ended = served.await.unwrap_or_else(|_| {
+            TransportError::protocol("reading a message of the peer panicked in this process")
+        });
         running.mark_lost();
         running.sender.abort(ended.clone());
         let error = diagnose(ended).await;

@@ -70,7 +70,7 @@ fn a_message_that_cannot_cross_is_refused_and_leaves_nothing() {
                 .await
                 .expect_err("too large");
             assert!(
-                matches!(error.kind(), ErrorKind::LimitExceeded { max, .. } if *max == 16 << 20)
+                matches!(error.kind(), ErrorKind::LimitExceeded { max, .. } if *max == 4 << 20)
             );
         }
         let file = std::fs::File::open("/dev/null").expect("is there");

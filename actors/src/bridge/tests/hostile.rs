@@ -24,14 +24,15 @@ impl Random {
 }
 
 /// A peer of which only the frames are ours.
-async fn raw(endpoint: Endpoint) -> portcullis_transport::Link {
+async fn raw(endpoint: Endpoint, host_id: u64, names_peer: u64) -> portcullis_transport::Link {
     let hello = Hello {
         interface_table: crate::pipeline::interface_table(),
         limits: LinkLimits {
             max_frame: 16 << 20,
             ..LinkLimits::default()
         },
-        host_id: 1,
+        host_id,
+        names_peer,
         ..Hello::default()
     };
     endpoint.connect(hello).await.expect("connects")
@@ -47,7 +48,7 @@ async fn attacked(
 ) {
     let (near, far) = over.endpoints();
     let (root, _) = desk();
-    let (near, far) = tokio::join!(connect(near, 0, Some(root.into_any())), raw(far));
+    let (near, far) = tokio::join!(connect(near, 0, Some(root.into_any())), raw(far, 1, 0));
     actix_rt::spawn(far.writer);
     (near, far.sender, far.receiver)
 }
@@ -109,10 +110,10 @@ fn damaged_frames_of_honest_peers_end_the_link_or_do_nothing() {
             let (near, before) = Endpoint::unix_pair().expect("a socket pair");
             let (behind, far) = Endpoint::unix_pair().expect("a socket pair");
             let (root, _) = desk();
-            let (near, before, behind, far) = tokio::join!(
-                connect(near, 0, None),
-                raw(before),
-                raw(behind),
+            let (near, before) = tokio::join!(connect(near, 0, None), raw(before, 1, 0));
+            let number = near.core.agreed.peer_host_id;
+            let (behind, far) = tokio::join!(
+                raw(behind, 0, number),
                 connect(far, 1, Some(root.into_any()))
             );
             actix_rt::spawn(before.writer);
@@ -143,7 +144,13 @@ fn damaged_frames_of_honest_peers_end_the_link_or_do_nothing() {
                                         }
                                     }
                                 }
-                                if to.push(frame.header, &[&body], frame.descriptors).is_err() {
+                                let descriptors = frame.descriptors.into_iter();
+                                let descriptors =
+                                    descriptors.map(|descriptor| descriptor.into_owned());
+                                if to
+                                    .push(frame.header, &[&body], descriptors.collect())
+                                    .is_err()
+                                {
                                     return;
                                 }
                             }
@@ -233,6 +240,132 @@ fn a_flood_of_bytes_is_bounded() {
             error.to_string().contains("more bytes of calls in flight"),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn a_flood_of_cancelled_calls_is_bounded() {
+    run(async {
+        let (near, sender, mut receiver) = attacked(Over::Socket).await;
+        let call = |method, call| FrameHeader {
+            kind: kind::CALL,
+            method,
+            call,
+            ..FrameHeader::default()
+        };
+        actix_rt::spawn(async move {
+            let mut frames = Vec::new();
+            while receiver.receive(&mut frames).await.is_ok() {
+                frames.clear();
+            }
+        });
+        let stall = <Stall as super::super::Remote>::ID;
+        sender
+            .push(call(stall, 0), &[], Vec::new())
+            .expect("is open");
+        for id in 1..100_000 {
+            let wait = call(<Wait as super::super::Remote>::ID, id);
+            let cancel = FrameHeader {
+                kind: kind::CANCEL,
+                ..wait
+            };
+            if sender.push(wait, &[], Vec::new()).is_err()
+                || sender.push(cancel, &[], Vec::new()).is_err()
+            {
+                break;
+            }
+            if id % 64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let error = near.lost().wait().await;
+        assert!(error.to_string().contains("cancelled calls"), "{error}");
+    });
+}
+
+#[test]
+fn what_does_not_exist_any_more_is_answered_with_an_error() {
+    run(async {
+        let (near, sender, mut receiver) = attacked(Over::Socket).await;
+        let unknown_method = FrameHeader {
+            kind: kind::CALL,
+            method: 5,
+            call: 7,
+            ..FrameHeader::default()
+        };
+        let release = FrameHeader {
+            kind: kind::RELEASE,
+            call: 1,
+            ..FrameHeader::default()
+        };
+        let released = FrameHeader {
+            call: 8,
+            ..unknown_method
+        };
+        for header in [unknown_method, release, released] {
+            sender.push(header, &[], Vec::new()).expect("is open");
+        }
+        let mut frames = Vec::new();
+        while frames.len() < 2 {
+            receiver.receive(&mut frames).await.expect("is open");
+        }
+        let error = |at: usize| -> Error {
+            assert_eq!(frames[at].header.kind, kind::REPLY);
+            assert_eq!(frames[at].header.call, 7 + at as u64);
+            postcard::from_bytes(&frames[at].body).expect("an error")
+        };
+        assert!(error(0).to_string().contains("no method 0x00000005"));
+        assert_eq!(error(1).kind(), &ErrorKind::ActorStopped);
+        assert!(near.lost().now().is_none());
+    });
+}
+
+#[test]
+fn descriptors_and_segments_are_what_their_frames_say() {
+    run(async {
+        let segment = |call, method| FrameHeader {
+            kind: kind::SEGMENT,
+            call,
+            method,
+            ..FrameHeader::default()
+        };
+        let ping = FrameHeader {
+            kind: kind::PING,
+            ..FrameHeader::default()
+        };
+        let cases = [
+            (ping, 1, "descriptors with a frame of kind 7"),
+            (segment(4096, 1), 0, "with 0 descriptors"),
+            (segment(0, 1), 0, "with 0 descriptors"),
+            (segment(4096, 1), 2, "with 2 descriptors"),
+            (segment(4096, 1), 1, "cannot be sealed"),
+            (segment(0, 0), 0, "there is no such segment"),
+        ];
+        for (header, count, why) in cases {
+            let (near, sender, _receiver) = attacked(Over::Socket).await;
+            let file = || std::fs::File::open("/dev/null").expect("is there").into();
+            let files = (0..count).map(|_| file()).collect();
+            sender.push(header, &[], files).expect("is open");
+            let error = near.lost().wait().await;
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_handle_to_a_third_host_is_refused_by_name() {
+    run(async {
+        let (near, sender, _receiver) = attacked(Over::Socket).await;
+        let desk = <Desk as super::super::Interface>::ID;
+        let body = postcard::to_allocvec(&(77_u64, 0_u32, 0_u32, desk)).expect("encodes");
+        let header = FrameHeader {
+            kind: kind::CALL,
+            method: <Keep as super::super::Remote>::ID,
+            ..FrameHeader::default()
+        };
+        sender.push(header, &[&body], Vec::new()).expect("is open");
+        let error = near.lost().wait().await;
+        assert!(error.to_string().contains("an actor in host 77"), "{error}");
     });
 }
 

@@ -1,54 +1,108 @@
-//! The calls that this side has made, and what of them is at the peer.
+//! The calls that this side has made: what of them is at the peer, and what waits to go there, in order for each object.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
+use actix::Addr;
 use actix::dev::OneshotSender;
+use futures::future::AbortHandle;
 use portcullis_engine::{Error, Result};
-use portcullis_transport::{FrameHeader, LinkLimits};
+use portcullis_transport::LinkLimits;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::bridge::link::core::{Encoded, protocol};
+use crate::bridge::link::core::protocol;
+use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
+use crate::bridge::scope;
 
 /// The calls that this side has made.
 #[derive(Default)]
 pub(in crate::bridge::link) struct Outgoing {
     pub(super) calls: Slab<Outstanding>,
     generations: u32,
-    /// Calls that wait for credit, oldest first.
-    pub(super) held: VecDeque<u64>,
-    sent: Sent,
+    /// Calls that wait, oldest first, for each object of the peer to which any wait.
+    queues: HashMap<(u32, u32), VecDeque<u64>>,
+    /// Heads of those queues that wait for credit, by class. One that waits for memory is not here.
+    ready: [VecDeque<u64>; 2],
+    /// What is at the peer, by class.
+    sent: [Sent; 2],
     /// When the earliest deadline passes, as far as it is known.
     pub(super) next_deadline: Option<Instant>,
 }
 
-/// What is at the peer.
+/// Calls of the two classes have credit apart, so that those that wait by design cannot keep the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Calls with a deadline.
+    Prompt,
+    /// Calls that wait by design.
+    Patient,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Sent {
-    /// Calls with a deadline.
-    prompt: usize,
-    /// Calls that wait by design.
-    patient: usize,
-    /// Bytes of all of them.
+    calls: usize,
     bytes: usize,
 }
 
 pub(super) struct Outstanding {
     pub(super) generation: u32,
+    pub(super) object: (u32, u32),
     pub(super) what: &'static str,
     pub(super) deadline: Option<Instant>,
-    pub(super) is_patient: bool,
+    pub(super) class: Class,
+    /// Bytes at the peer.
     pub(super) bytes: usize,
     pub(super) caller: Box<dyn Caller>,
     pub(super) stage: Stage,
 }
 
 pub(super) enum Stage {
-    Held(FrameHeader, Encoded),
+    Queued(Queued),
     Sent,
     /// The caller has gone; since when the peer knows.
     Cancelled(Instant),
+}
+
+/// A message that waits here.
+pub(super) struct Queued {
+    /// Not there while it is being tried.
+    pub(super) message: Option<Box<dyn Waiting>>,
+    /// Is the oldest of its object.
+    pub(super) is_head: bool,
+    /// Ends what waits for memory for it.
+    pub(super) room: Option<AbortOnDrop>,
+}
+
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A message whose type is forgotten. As it is not encoded yet it still holds the handles in it: none of them is released
+/// before the message is on its way.
+pub(super) trait Waiting {
+    fn method(&self) -> u32;
+    fn encode(&self, into: Vec<u8>) -> postcard::Result<Vec<u8>>;
+}
+
+pub(super) struct TypedMessage<M> {
+    pub(super) message: M,
+    /// Keeps the object itself from being released.
+    pub(super) _proxy: Addr<Proxy>,
+}
+
+impl<M: Remote> Waiting for TypedMessage<M> {
+    fn method(&self) -> u32 {
+        M::ID
+    }
+
+    fn encode(&self, into: Vec<u8>) -> postcard::Result<Vec<u8>> {
+        postcard::to_extend(&self.message, into)
+    }
 }
 
 /// A caller whose message type is forgotten.
@@ -69,7 +123,7 @@ impl<M: Remote> Caller for TypedCaller<M> {
 
     fn answer(self: Box<Self>, body: &[u8]) -> Result<()> {
         let reply: M::Result = postcard::from_bytes(body)
-            .map_err(|error| protocol(format!("reply of {}: {error}", M::NAME)));
+            .map_err(|error| protocol(format!("reply of {}: {}", M::NAME, scope::reason(&error))));
         let fault = reply.as_ref().err().cloned();
         if let Some(caller) = self.0 {
             // A caller that has gone needs no answer; what the reply holds is released by its drop.
@@ -86,40 +140,29 @@ impl<M: Remote> Caller for TypedCaller<M> {
     }
 }
 
-impl Sent {
-    fn of(call: &Outstanding) -> Self {
-        Self {
-            prompt: usize::from(!call.is_patient),
-            patient: usize::from(call.is_patient),
-            bytes: call.bytes,
+impl Class {
+    pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Patient];
+
+    pub(super) fn of<M: Remote>() -> Self {
+        match M::DEADLINE {
+            Some(_) => Self::Prompt,
+            None => Self::Patient,
         }
     }
 
-    fn add(&mut self, other: Self) {
-        self.prompt += other.prompt;
-        self.patient += other.patient;
-        self.bytes += other.bytes;
-    }
-
-    fn subtract(&mut self, other: Self) {
-        self.prompt = self.prompt.saturating_sub(other.prompt);
-        self.patient = self.patient.saturating_sub(other.patient);
-        self.bytes = self.bytes.saturating_sub(other.bytes);
-    }
-
-    /// Whether so much may be at the peer. One call of any size always may.
-    fn is_within(&self, limits: &LinkLimits) -> bool {
-        let calls = self.prompt + self.patient;
-        self.prompt <= limits.call_window as usize
-            && self.patient <= limits.max_objects as usize
-            && (calls == 1 || self.bytes <= limits.byte_window as usize)
+    fn window(self, limits: &LinkLimits) -> usize {
+        match self {
+            Self::Prompt => limits.call_window as usize,
+            // Each object may be waited for.
+            Self::Patient => limits.max_objects as usize,
+        }
     }
 }
 
 impl Outgoing {
     /// Whether somebody waits for the peer.
     pub(in crate::bridge::link) fn is_waiting(&self) -> bool {
-        self.sent.prompt + self.sent.patient > 0
+        !self.calls.is_empty()
     }
 
     #[cfg(test)]
@@ -137,21 +180,30 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn has_credit(&self, limits: &LinkLimits) -> bool {
-        let mut more = self.sent;
-        more.add(Sent {
-            prompt: 1,
-            patient: 1,
-            bytes: 1,
-        });
-        self.held.is_empty() && more.is_within(limits)
+    /// Whether a call may be tried that has just been made: nothing is before it.
+    pub(super) fn is_free(&self, object: (u32, u32), class: Class) -> bool {
+        !self.queues.contains_key(&object) && self.ready[class as usize].is_empty()
+    }
+
+    /// Whether one more call of so many bytes may be at the peer.
+    pub(super) fn has_credit(&self, class: Class, bytes: usize, limits: &LinkLimits) -> bool {
+        let sent = self.sent[class as usize];
+        sent.calls < class.window(limits) && sent.bytes + bytes <= limits.byte_window as usize
     }
 
     pub(super) fn insert(&mut self, mut call: Outstanding) -> u64 {
         self.generations = self.generations.wrapping_add(1).max(1);
         call.generation = self.generations;
         let generation = u64::from(call.generation) << 32;
-        generation | self.calls.insert(call) as u64
+        let (object, is_queued) = (call.object, matches!(call.stage, Stage::Queued(_)));
+        if !is_queued {
+            self.count(call.class, call.bytes);
+        }
+        let id = generation | self.calls.insert(call) as u64;
+        if is_queued {
+            self.queues.entry(object).or_default().push_back(id);
+        }
+        id
     }
 
     pub(super) fn get_mut(&mut self, call: u64) -> Option<&mut Outstanding> {
@@ -161,41 +213,97 @@ impl Outgoing {
             .filter(|call| call.generation == generation)
     }
 
+    /// Takes a call out. If it waited, [`Outgoing::tidy`] is due for its object.
     pub(super) fn remove(&mut self, call: u64) -> Option<Outstanding> {
         self.get_mut(call)?;
         let removed = self.calls.try_remove(call as u32 as usize)?;
-        if !matches!(removed.stage, Stage::Held(..)) {
-            self.sent.subtract(Sent::of(&removed));
+        if !matches!(removed.stage, Stage::Queued(..)) {
+            let sent = &mut self.sent[removed.class as usize];
+            sent.calls = sent.calls.saturating_sub(1);
+            sent.bytes = sent.bytes.saturating_sub(removed.bytes);
         }
         Some(removed)
     }
 
-    /// The next held call that may go now.
-    pub(super) fn next_to_send(
-        &mut self,
-        limits: &LinkLimits,
-    ) -> Option<(u64, FrameHeader, Encoded)> {
+    /// The next call of the class that waits for nothing but credit.
+    pub(super) fn next_ready(&mut self, class: Class) -> Option<u64> {
         loop {
-            let call = *self.held.front()?;
-            let sent = self.sent;
-            let Some(held) = self.get_mut(call) else {
-                // Its caller has gone meanwhile.
-                self.held.pop_front();
-                continue;
-            };
-            let own = Sent::of(held);
-            let mut more = sent;
-            more.add(own);
-            if !more.is_within(limits) {
-                return None;
-            }
-            let stage = std::mem::replace(&mut held.stage, Stage::Sent);
-            self.held.pop_front();
-            self.sent = more;
-            if let Stage::Held(mut header, encoded) = stage {
-                header.call = call;
-                return Some((call, header, encoded));
+            let call = self.ready[class as usize].pop_front()?;
+            if self.waiting(call).is_some() {
+                return Some(call);
             }
         }
+    }
+
+    /// The call waits for credit, before all others.
+    pub(super) fn wait_for_credit(&mut self, call: u64) {
+        if let Some(class) = self.get_mut(call).map(|call| call.class) {
+            self.ready[class as usize].push_front(call);
+        }
+    }
+
+    /// The part of a call that only one that waits has.
+    pub(super) fn waiting(&mut self, call: u64) -> Option<&mut Queued> {
+        match &mut self.get_mut(call)?.stage {
+            Stage::Queued(queued) => Some(queued),
+            Stage::Sent | Stage::Cancelled(_) => None,
+        }
+    }
+
+    /// A call that waited is at the peer now.
+    pub(super) fn set_sent(&mut self, call: u64, bytes: usize) {
+        if let Some(sent) = self.get_mut(call) {
+            sent.stage = Stage::Sent;
+            sent.bytes = bytes;
+            let (class, object) = (sent.class, sent.object);
+            self.count(class, bytes);
+            self.advance(object);
+        }
+    }
+
+    /// Forgets calls to an object that do not wait any more, wherever they stood.
+    pub(super) fn tidy(&mut self, object: (u32, u32)) {
+        if let Some(mut queue) = self.queues.remove(&object) {
+            queue.retain(|call| self.waiting(*call).is_some());
+            self.queues.insert(object, queue);
+        }
+        self.advance(object);
+    }
+
+    /// The oldest call to the object that still waits has its turn.
+    pub(super) fn advance(&mut self, object: (u32, u32)) {
+        loop {
+            let Some(queue) = self.queues.get_mut(&object) else {
+                return;
+            };
+            let Some(&head) = queue.front() else {
+                self.queues.remove(&object);
+                return;
+            };
+            match self.get_mut(head) {
+                Some(Outstanding {
+                    class,
+                    stage: Stage::Queued(queued),
+                    ..
+                }) => {
+                    let class = *class as usize;
+                    if !std::mem::replace(&mut queued.is_head, true) {
+                        self.ready[class].push_back(head);
+                    }
+                    return;
+                }
+                _ => {
+                    if let Some(queue) = self.queues.get_mut(&object) {
+                        queue.pop_front();
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, class: Class, bytes: usize) {
+        let sent = &mut self.sent[class as usize];
+        sent.calls += 1;
+        sent.bytes += bytes;
     }
 }
