@@ -25,5 +25,5 @@ pub mod __derive {
     pub use actix;
     pub use portcullis_engine::{Component, ComponentInfo, Error, Result, Subtype};
 
-    pub use crate::bridge::Remote;
+    pub use crate::bridge::{Remote, wire_id};
 }

@@ -20,7 +20,8 @@ use tracing::Span;
 /// at most half of them.
 pub(crate) const QUEUE: usize = 64;
 
-type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+/// Says whether the component can go on.
+type Job<T> = Box<dyn FnOnce(&mut T) -> bool + Send>;
 
 /// A component whose end cannot take its neighbours along.
 pub(crate) struct Contained<T>(Option<T>);
@@ -83,6 +84,8 @@ impl<T> Worker<T> {
                 let _span = span.enter();
                 let mut component = match guarded(build) {
                     Ok(component) => {
+                        // Whatever ends it, its own end is guarded, and never within the unwinding of its panic.
+                        let component = Contained(Some(component));
                         if built.send(Ok(())).is_err() {
                             return;
                         }
@@ -94,8 +97,10 @@ impl<T> Worker<T> {
                         return;
                     }
                 };
-                while let Ok(job) = queue.recv() {
-                    job(&mut component);
+                while let (Some(alive), Ok(job)) = (component.0.as_mut(), queue.recv()) {
+                    if !job(alive) {
+                        break;
+                    }
                 }
             })
             .map_err(|error| Error::io("a worker thread", &error))?;
@@ -128,13 +133,11 @@ impl<T> Worker<T> {
                 let (done, result) = oneshot::channel();
                 let queued = jobs.try_send(Box::new(move |component| {
                     let outcome = guarded(|| job(component));
-                    let panicked = outcome.as_ref().err().is_some_and(is_panic);
+                    // After a panic it may be in any state: its thread ends.
+                    let goes_on = !outcome.as_ref().err().is_some_and(is_panic);
                     // The caller may have gone.
                     let _ = done.send(outcome);
-                    if panicked {
-                        // Ends this thread and drops the component: it may be in any state.
-                        std::panic::resume_unwind(Box::new("component ended by its panic"));
-                    }
+                    goes_on
                 }));
                 let refusal = match queued {
                     Ok(()) => None,
@@ -187,7 +190,7 @@ fn guarded<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
     })
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         return (*text).to_owned();
     }
@@ -234,6 +237,36 @@ mod tests {
         }
         let worker = Worker::inline(|| Ok(Last)).expect("builds");
         drop(worker);
+    }
+
+    #[test]
+    fn a_component_that_panics_at_work_and_again_at_its_end_ends_nothing_else() {
+        struct Twice(std::sync::mpsc::Sender<()>);
+        impl Drop for Twice {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+                panic!("and again");
+            }
+        }
+        futures::executor::block_on(async {
+            let (dropped, drops) = std::sync::mpsc::channel();
+            let also = dropped.clone();
+            for worker in [
+                Worker::spawn("test", move || Ok(Twice(dropped)))
+                    .await
+                    .expect("builds"),
+                Worker::inline(move || Ok(Twice(also))).expect("builds"),
+            ] {
+                let error = worker
+                    .call::<()>(|_| panic!("once"))
+                    .await
+                    .expect_err("panics");
+                assert!(is_panic(&error));
+                drops
+                    .recv_timeout(std::time::Duration::from_secs(20))
+                    .expect("is dropped");
+            }
+        });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{DeriveInput, LitInt, LitStr, Result, Type};
+use syn::{Data, DeriveInput, Fields, LitInt, LitStr, Result, Type};
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let mut reply: Type = syn::parse_quote!(());
@@ -35,6 +35,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             quote!(::core::concat!(::core::env!("CARGO_PKG_NAME"), ".", #text))
         }
     };
+    let shape = shape(&input.data, &reply);
     let (impl_generics, type_generics, bounds) = input.generics.split_for_impl();
     Ok(quote! {
         #[automatically_derived]
@@ -46,6 +47,31 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             type Reply = #reply;
             const NAME: &'static str = #name;
             const DEADLINE: ::core::option::Option<::core::time::Duration> = #deadline;
+            const SHAPE: u32 = ::portcullis::__derive::wire_id(#shape);
         }
     })
+}
+
+/// What the wire form depends on, as far as it is written in the message itself: the fields in order, and the reply.
+fn shape(data: &Data, reply: &Type) -> String {
+    let fields = |fields: &Fields| -> String {
+        let field = |field: &syn::Field| {
+            let (name, kind) = (&field.ident, &field.ty);
+            quote!(#name : #kind,).to_string()
+        };
+        fields.iter().map(field).collect()
+    };
+    let text = match data {
+        Data::Struct(data) => fields(&data.fields),
+        Data::Enum(data) => {
+            let variant = |variant: &syn::Variant| {
+                format!("{}{{{}}}", variant.ident, fields(&variant.fields))
+            };
+            data.variants.iter().map(variant).collect()
+        }
+        Data::Union(_) => String::new(),
+    };
+    let text = format!("{text}->{}", quote!(#reply));
+    // Compilers differ in where they put spaces.
+    text.chars().filter(|c| !c.is_whitespace()).collect()
 }

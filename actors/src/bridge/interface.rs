@@ -12,6 +12,8 @@ pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
     const NAME: &'static str;
     /// The wire ids of the messages, in the declared order.
     const METHODS: &'static [u32];
+    /// The [`Remote::SHAPE`]s of the messages, in the same order.
+    const SHAPES: &'static [u32];
     /// The name's hash: what is on the wire.
     const ID: u32 = super::remote::wire_id(Self::NAME);
 }
@@ -78,6 +80,7 @@ macro_rules! interface {
             const METHODS: &'static [u32] = &const {
                 $crate::bridge::distinct([$(<$message as $crate::bridge::Remote>::ID),*])
             };
+            const SHAPES: &'static [u32] = &[$(<$message as $crate::bridge::Remote>::SHAPE),*];
         }
 
         impl<A> $crate::bridge::ServedBy<A> for $name

@@ -29,6 +29,9 @@ pub trait Remote:
     const NAME: &'static str;
     /// How long a caller in another process waits; `None` for a request that waits by design.
     const DEADLINE: Option<Duration> = Some(Duration::from_secs(5));
+    /// A hash of the message's own fields and of its reply's type. The derive macro sets it; of types inside of them it
+    /// knows only the names.
+    const SHAPE: u32 = 0;
     /// The name's hash: what is on the wire.
     const ID: u32 = wire_id(Self::NAME);
 }

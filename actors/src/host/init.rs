@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_rt::System;
 use futures::FutureExt;
-use portcullis_engine::{Error, Result, SampleAllocator, SampleBuffer};
-use portcullis_transport::{Endpoint, host};
+use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
+use portcullis_transport::{Endpoint, TransportError, host};
 
 use super::PmpHostActor;
 use super::program::start_error;
@@ -60,13 +60,24 @@ fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
             endpoint,
             1,
             Some(root.into_any()),
-            Box::new(|_| async { Error::cancelled() }.boxed_local()),
+            Box::new(|end| std::future::ready(why_ended(&end)).boxed_local()),
         )
         .await?;
         memory.set(link.allocator());
-        link.lost().wait().await;
-        Ok(())
+        let end = link.lost().wait().await;
+        match end.kind() {
+            ErrorKind::Cancelled => Ok(()),
+            _ => Err(end),
+        }
     })
+}
+
+/// Why the application's link has ended: that it went is nothing to tell, anything else is a host's last words.
+fn why_ended(end: &TransportError) -> Error {
+    match end {
+        TransportError::Closed => Error::cancelled(),
+        fault => Error::new(ErrorKind::Protocol(fault.to_string().into())),
+    }
 }
 
 /// The link's memory, which exists only once the link does.
@@ -86,5 +97,18 @@ impl SampleAllocator for LateAllocator {
             Some(memory) => memory.allocate(len),
             None => SampleBuffer::heap(len),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_tells_why_it_ended_unless_the_application_went() {
+        let went = why_ended(&TransportError::Closed);
+        assert_eq!(went.kind(), &ErrorKind::Cancelled);
+        let fault = why_ended(&TransportError::protocol("a lie"));
+        assert!(fault.to_string().contains("a lie"), "{fault}");
     }
 }

@@ -223,7 +223,18 @@ impl PeerPool {
 
     /// Moves out the releases that must be sent to the peer.
     pub fn take_releases(&self, into: &mut Vec<SlotRelease>) {
-        into.append(&mut self.shared.releases.queue());
+        for release in self.shared.releases.queue().drain(..) {
+            // Leases of one slot often end one after another: a batch, or parts of one buffer.
+            match into.last_mut() {
+                Some(last)
+                    if (last.segment, last.slot, last.generation)
+                        == (release.segment, release.slot, release.generation) =>
+                {
+                    last.count = last.count.saturating_add(release.count);
+                }
+                _ => into.push(release),
+            }
+        }
     }
 
     /// Waits until there are releases to take. For one task, the link's.

@@ -315,6 +315,38 @@ fn a_dead_peers_slots_come_back() {
 }
 
 #[test]
+fn several_slots_are_had_together_or_not_at_all() {
+    run(async {
+        let pool = pool(16 << 20);
+        let lent = filled(&pool, 4 << 20, 1);
+        let at = pool.lease(&lent).unwrap();
+        drop(lent);
+        let four = [4 << 20; 4];
+        let waiting = tokio::task::spawn_local({
+            let pool = pool.clone();
+            async move { pool.allocate_all_when_lent(&four).await }
+        });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.usage().held, 0, "who waits holds nothing");
+        let three = pool.allocate_all_when_lent(&four[1..]).await.unwrap();
+        drop(three);
+        pool.release(release_of(at, 1)).unwrap();
+        let four_slots = waiting.await.unwrap().unwrap();
+        assert_eq!(pool.usage().held, 4);
+        // Nothing is at the peer: nobody is made to wait for what this process holds itself.
+        assert!(pool.allocate_all_when_lent(&[1]).await.is_err());
+        drop(four_slots);
+        let never = pool.allocate_all_when_lent(&[4 << 20; 5]).await;
+        assert!(!never.unwrap_err().transient);
+        // Many sizes at once, as many as the whole pool holds.
+        let sizes = [8 << 20, 4 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20];
+        assert_eq!(pool.allocate_all_when_lent(&sizes).await.unwrap().len(), 6);
+    });
+}
+
+#[test]
 fn the_peer_cannot_map_a_segment_for_writing() {
     let pool = pool(4 << 20);
     drop(pool.allocate(1).unwrap());
