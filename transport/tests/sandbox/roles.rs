@@ -126,7 +126,15 @@ async fn echo(socket: OwnedFd) {
     while link.receiver.receive(&mut frames).await.is_ok() {
         for frame in frames.drain(..) {
             link.sender
-                .push(frame.header, &[&frame.body], frame.descriptors)
+                .push(
+                    frame.header,
+                    &[&frame.body],
+                    frame
+                        .descriptors
+                        .into_iter()
+                        .map(|descriptor| descriptor.into_owned())
+                        .collect(),
+                )
                 .unwrap();
         }
     }
