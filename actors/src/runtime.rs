@@ -142,6 +142,12 @@ pub async fn arbiter() -> Result<ArbiterHandle> {
     }
 }
 
+/// The arbiter, if it has started: for those who cannot wait.
+pub(crate) fn running() -> Option<ArbiterHandle> {
+    let runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    runtime.arbiter.as_ref()?.peek()?.as_ref().ok().cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

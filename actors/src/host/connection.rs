@@ -160,7 +160,7 @@ impl Drop for Shared {
         if is_lost {
             return;
         }
-        if let Ok(arbiter) = runtime::arbiter() {
+        if let Some(arbiter) = runtime::running() {
             // The process ends with its last owner; if the runtime is gone, that is here.
             arbiter.spawn(lock::end_when_unlocked(self.pmp.clone(), process));
         }

@@ -73,7 +73,9 @@ impl HostPool {
         });
         let filled = Arc::clone(&shared);
         // It must not end with this call, whatever executor that is on.
-        runtime::arbiter()?.spawn(async move { filled.refill().await });
+        runtime::arbiter()
+            .await?
+            .spawn(async move { filled.refill().await });
         Ok(Self(Arc::new(Pool { shared })))
     }
 
