@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::cli::command::portcullis;
-use crate::support::{media, root};
+use crate::support::{media, root, target_directory};
 
 /// Copies the crate, so that nothing is written into the repository, and builds it in the workspace's target directory.
 fn build(into: &Path) {
@@ -44,19 +44,7 @@ fn build(into: &Path) {
     assert!(built.status.success(), "{}\n{errors}", built.status);
 }
 
-/// The workspace's target directory: where programs are built for a named target, cargo's folder is one of that target.
-fn target_directory() -> &'static Path {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let name = folder.file_name().unwrap().to_string_lossy();
-    if name.contains("-linux-") {
-        folder.parent().unwrap()
-    } else {
-        folder
-    }
-}
-
 #[test]
-#[ignore = "builds a crate with dependencies of its own: minutes where they are not built already"]
 fn a_host_program_of_ones_own_is_built_signed_verified_and_run() {
     let folder = tempfile::tempdir().unwrap();
     build(folder.path());
@@ -87,16 +75,26 @@ fn a_host_program_of_ones_own_is_built_signed_verified_and_run() {
         "{components}"
     );
 
+    let clip = text(&media::clip());
+    let isolated = play(&programs.join("my-app"), &[&host, &clip]);
+    assert!(isolated.contains("in an isolated host"), "{isolated}");
+    let protected = play(
+        &programs.join("my-app"),
+        &[&host, &clip, &manifest, &public],
+    );
+    assert!(protected.contains("in a protected host"), "{protected}");
+}
+
+/// Runs the application of the example and gives what it printed.
+fn play(program: &Path, arguments: &[&str]) -> String {
     let played = Command::new("timeout")
         .arg("60")
-        .arg(programs.join("my-app"))
-        .args([&host, &text(&media::clip())])
+        .arg(program)
+        .args(arguments)
         .output()
         .unwrap();
-    let (out, errors) = (
-        String::from_utf8_lossy(&played.stdout),
-        String::from_utf8_lossy(&played.stderr),
-    );
+    let out = String::from_utf8_lossy(&played.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&played.stderr);
     assert!(
         played.status.success(),
         "{}\n{out}\n{errors}",
@@ -104,6 +102,7 @@ fn a_host_program_of_ones_own_is_built_signed_verified_and_run() {
     );
     assert!(out.contains("my.quieter@2"), "{out}");
     assert!(out.contains("the loudest value is "), "{out}");
+    out
 }
 
 #[test]

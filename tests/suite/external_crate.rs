@@ -2,10 +2,9 @@
 //! component with a message, and the program itself as the host.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::support::{media, root};
+use crate::support::{media, root, target_directory};
 
 const PROGRAM: &str = r#"
 use futures::{StreamExt, TryStreamExt};
@@ -129,15 +128,14 @@ fn a_crate_outside_of_the_workspace_builds_with_the_public_interface_and_works()
     fs::create_dir(directory.path().join("src")).unwrap();
     fs::write(directory.path().join("src/main.rs"), PROGRAM).unwrap();
 
-    // The workspace's own place and flags, so that what is built already serves here too.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let output = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--offline", "--config"])
         .arg(root.join(".cargo/config.toml"))
         .arg("--")
         .arg(media::clip())
         .current_dir(directory.path())
-        .env("CARGO_TARGET_DIR", target)
+        // The workspace's own place and flags, so that what is built already serves here too.
+        .env("CARGO_TARGET_DIR", target_directory())
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
         .unwrap();

@@ -125,3 +125,14 @@ pub(crate) fn example(name: &str) -> PathBuf {
     );
     path
 }
+
+/// The workspace's target directory: where programs are built for a named target, cargo's folder is one of that target.
+pub(crate) fn target_directory() -> &'static Path {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let name = folder.file_name().unwrap().to_string_lossy();
+    if name.contains("-linux-") {
+        folder.parent().unwrap()
+    } else {
+        folder
+    }
+}

@@ -1,4 +1,5 @@
-//! The application: `my-app HOST CLIP` plays the sound of a clip through `my.quieter`, which only the host program has.
+//! The application: `my-app HOST CLIP [MANIFEST PUBLIC-KEY]` plays the sound of a clip through `my.quieter`, which only the
+//! host program has: in an isolated host, or, with a manifest and the key that has to have signed it, in a protected one.
 
 use std::path::PathBuf;
 
@@ -6,19 +7,29 @@ use anyhow::Context;
 use custom_host::Quieter;
 use futures::StreamExt;
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
-use portcullis::host::{DescribeHost, Host};
+use portcullis::engine::trust::{PublicKey, TrustRoots};
+use portcullis::host::{DescribeHost, Host, ProtectedHost, Trust};
 use portcullis::pipeline::sink::Grabbed;
 use portcullis::{MajorType, NodeObject, OpenPolicy, Pacing, Placement, Settings, SourceSide};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let host = arguments.next().context("usage: my-app HOST CLIP")?;
-    let clip = arguments.next().context("usage: my-app HOST CLIP")?;
+    let usage = "usage: my-app HOST CLIP [MANIFEST PUBLIC-KEY]";
+    let host = Host::program(arguments.next().context(usage)?);
+    let clip = arguments.next().context(usage)?;
+    let placement = match (arguments.next(), arguments.next()) {
+        (None, _) => Placement::Isolated(host),
+        (Some(manifest), Some(key)) => {
+            let roots = TrustRoots::new([PublicKey::parse(&std::fs::read(key)?)?])?;
+            Placement::Protected(ProtectedHost::new(host, Trust::file(manifest, roots)))
+        }
+        (Some(_), None) => anyhow::bail!(usage),
+    };
+    let kind = if matches!(placement, Placement::Isolated(_)) { "an isolated" } else { "a protected" };
 
     let mut policy = OpenPolicy::new();
     let url = policy.grant(PathBuf::from(clip));
-    let placement = Placement::Isolated(Host::program(host));
     let session = portcullis::session(placement)
         .pacing(Pacing::Free)
         .policy(policy)
@@ -28,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let own = facts.components.iter().find(|c| c.class == "my.quieter");
     let own = own.context("the host program lacks my.quieter")?;
     println!(
-        "host {} has {} components, one is {own}",
+        "in {kind} host, process {}: {} components, one is {own}",
         facts.pid,
         facts.components.len()
     );
