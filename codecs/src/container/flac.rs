@@ -62,8 +62,9 @@ impl ByteStreamHandler for Flac {
                 .as_deref()
                 .is_some_and(|m| Self::INFO.mime_types.contains(&m));
         match (named, start) {
-            // Behind a tag that hides the signature only the name can tell.
+            // Behind a tag that hides the signature only the name can tell; without one it may be FLAC or MP3.
             (true, 1..) => Confidence::Sure,
+            (false, 1..) if start >= head.len() => Confidence::Maybe,
             (true, 0) => Confidence::Hint,
             _ => Confidence::No,
         }
@@ -121,17 +122,11 @@ impl FlacSource {
         let base = TimeBase::per_second(info.sample_rate)
             .ok_or_else(|| Error::malformed(reader.position(), "the sample rate is 0"))?;
         let fixed = first.map_or(info.max_block, |first| first.block);
-        let mut media_type = MediaType::audio(Subtype::FLAC, info.sample_rate, info.channels)
+        let media_type = MediaType::audio(Subtype::FLAC, info.sample_rate, info.channels)
             .with(&keys::BITS, info.bits)
             .with(&keys::PRIVATE_DATA, info.to_bytes().to_vec().into());
         let audio = reader.position();
         let duration = (info.total != 0).then(|| base.to_time(to_signed(info.total)));
-        if let (Some(left), Some(duration)) = (reader.remaining(), duration)
-            && duration > MediaTime::ZERO
-        {
-            let rate = (left as f64 * 8.0 / duration.as_secs_f64()) as u64;
-            media_type.attributes.set(&keys::BIT_RATE, rate);
-        }
         let mut stream = StreamDescriptor::new(StreamId(0), media_type, base);
         stream.duration = duration;
         let presentation = PresentationDescriptor {
@@ -293,4 +288,22 @@ impl MediaSource for FlacSource {
 
 fn to_signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_tag_may_hide_the_signature() {
+        let mut tag = b"ID3\x03\0\0\0\0\x40\0".to_vec();
+        tag.resize(10 + 8192, 0);
+        let long = [&tag[..], b"fLaC"].concat();
+        let probe = |head: &[u8]| Flac {}.probe(head, &Hints::default());
+        assert_eq!(probe(&long[..4096]), Confidence::Maybe);
+        assert_eq!(probe(&long), Confidence::Sure);
+        assert_eq!(probe(&tag[10..4096]), Confidence::No);
+        // All of the tag is seen, and what is behind it.
+        assert_eq!(probe(&[&tag[..], b"\xff\xfb"].concat()), Confidence::No);
+    }
 }

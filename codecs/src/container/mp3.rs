@@ -8,8 +8,8 @@ mod tests;
 
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::{
-    ByteSource, ByteStreamHandler, Component, ComponentInfo, MediaSource, MediaType, Registry,
-    Result, Subtype, keys,
+    Attributes, ByteSource, ByteStreamHandler, Component, ComponentInfo, Error, MediaSource,
+    MediaType, Registry, Result, Subtype, keys,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,13 +70,40 @@ impl ByteStreamHandler for Mp3 {
     ) -> Result<Box<dyn MediaSource>> {
         let mut reader = Reader::new(input);
         let id3 = id3::skip_tags(&mut reader, context)?;
-        let free = free::base_len(reader.peek(free::WINDOW)?);
-        let frames = MpegFrames { free };
-        let source = FrameSource::open(reader, frames, "MPEG audio", |reader, first| {
-            describe(reader, first, id3)
-        })?;
-        Ok(Box::new(source))
+        if reader.peek(4)? == b"fLaC" {
+            // Behind a long tag the probe cannot tell, and the search for a frame would go on to the end.
+            let what = "FLAC behind a tag, no MPEG audio";
+            return Err(Error::malformed(reader.position(), what));
+        }
+        open_frames_with(reader, "mp3", id3)
     }
+}
+
+/// A source of the frames that begin at the reader, in a container that adds nothing to them.
+pub(super) fn open_frames(
+    reader: Reader,
+    format: &'static str,
+    tags: Attributes,
+) -> Result<Box<dyn MediaSource>> {
+    let id3 = id3::Id3 {
+        tags,
+        ..id3::Id3::default()
+    };
+    open_frames_with(reader, format, id3)
+}
+
+fn open_frames_with(
+    mut reader: Reader,
+    format: &'static str,
+    id3: id3::Id3,
+) -> Result<Box<dyn MediaSource>> {
+    let free = free::base_len(reader.peek(free::WINDOW)?);
+    let frames = MpegFrames { free };
+    let source = FrameSource::open(reader, frames, "MPEG audio", |reader, first| {
+        let opened = describe(reader, first, id3)?;
+        Ok(Opened { format, ..opened })
+    })?;
+    Ok(Box::new(source))
 }
 
 /// The frames of MPEG audio.

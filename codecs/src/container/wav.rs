@@ -4,6 +4,8 @@
 //! the input's end.
 
 mod format;
+#[cfg(test)]
+mod tests;
 
 use portcullis_engine::component::{Confidence, Hints, OpenContext};
 use portcullis_engine::presentation::Characteristics;
@@ -15,6 +17,7 @@ use portcullis_engine::{
 use serde::{Deserialize, Serialize};
 
 use self::format::Format;
+use super::mp3;
 use super::reader::Reader;
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -65,7 +68,12 @@ impl ByteStreamHandler for Wav {
         input: Box<dyn ByteSource>,
         _context: &OpenContext,
     ) -> Result<Box<dyn MediaSource>> {
-        Ok(Box::new(WavSource::open(Reader::new(input))?))
+        let mut reader = Reader::new(input);
+        let header = read_header(&mut reader)?;
+        if header.format.is_mpeg() {
+            return mp3::open_frames(reader, "wav", header.tags);
+        }
+        Ok(Box::new(WavSource::open(reader, header)?))
     }
 }
 
@@ -83,12 +91,14 @@ struct WavSource {
 }
 
 impl WavSource {
-    fn open(mut reader: Reader) -> Result<Self> {
+    /// The reader stands at the data.
+    fn open(mut reader: Reader, header: Header) -> Result<Self> {
         let Header {
-            format,
+            mut format,
             data_len,
             tags,
-        } = read_header(&mut reader)?;
+        } = header;
+        format.look_at(reader.peek(LOOK)?);
         let base = TimeBase::per_second(format.rate)
             .ok_or_else(|| Error::malformed(reader.position(), "the sample rate is 0"))?;
         let data = reader.position();
@@ -186,6 +196,7 @@ impl MediaSource for WavSource {
                 _ => Ok(None),
             };
         }
+        self.format.raise(&mut bytes);
         let time = self.time_at(at);
         let end = self.time_at(at + bytes.len() as u64);
         let mut sample = Sample::new(time, end - time, bytes);
@@ -194,6 +205,12 @@ impl MediaSource for WavSource {
         Ok(Some((StreamId(0), sample)))
     }
 }
+
+/// Bytes of data that tell how values lie.
+const LOOK: usize = 64 << 10;
+
+/// Lengths from here on are taken for a program's way to say that it does not know.
+const PLACEHOLDER: u64 = 0x7fff_f000;
 
 /// More chunks than this before the data are not looked through.
 const MAX_CHUNKS: u32 = 1 << 16;
@@ -207,7 +224,7 @@ struct Header {
 /// Reads chunks up to the data chunk's first byte.
 fn read_header(reader: &mut Reader) -> Result<Header> {
     let id = reader.array::<4>()?;
-    let _riff_len = reader.u32_le()?;
+    let riff_len = u64::from(reader.u32_le()?);
     let wave = reader.array::<4>()?;
     if !matches!(&id, b"RIFF" | b"RF64" | b"BW64") || &wave != b"WAVE" {
         return Err(Error::malformed(0, "this is not a WAV file"));
@@ -241,10 +258,19 @@ fn read_header(reader: &mut Reader) -> Result<Header> {
             b"data" => {
                 let format =
                     format.ok_or_else(|| Error::malformed(at, "no fmt chunk before the data"))?;
+                let data = reader.position();
                 let data_len = match (len, wide_data_len) {
+                    // A ds64 chunk that was not filled in either.
+                    (0xffff_ffff, Some(0)) => None,
                     (0xffff_ffff, Some(len)) => Some(len),
                     // Written by programs that could not go back to fill it in.
                     (0 | 0xffff_ffff, _) => None,
+                    // Programs that write to a pipe put the largest length that they can, less than that into the RIFF
+                    // header too. It is believed where there is so much.
+                    (PLACEHOLDER.., _) if riff_len == 0 || riff_len >= PLACEHOLDER => {
+                        let there = reader.len().map(|end| end.saturating_sub(data));
+                        Some(len).filter(|len| there.is_some_and(|there| *len <= there))
+                    }
                     _ => Some(len),
                 };
                 return Ok(Header {

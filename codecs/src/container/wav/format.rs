@@ -10,6 +10,10 @@ const MAX_CHANNELS: u32 = 64;
 const EXTENSIBLE: u16 = 0xfffe;
 /// The end of every subformat GUID that stands for a format tag.
 const GUID_OF_TAG: [u8; 12] = [0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
+/// The same for ambisonic B-format, whose channels are plain PCM or float.
+const GUID_OF_B_FORMAT: [u8; 12] = [
+    0x21, 0x07, 0xd3, 0x11, 0x86, 0x44, 0xc8, 0xc1, 0xca, 0, 0, 0,
+];
 
 /// A checked fmt chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,9 @@ pub(super) struct Format {
     mask: Option<u32>,
     tag: u16,
     extra: Bytes,
+    /// Values of 24 bits in four bytes, which of them is not said: see [`Self::look_at`].
+    loose: bool,
+    low: bool,
 }
 
 impl Format {
@@ -63,7 +70,8 @@ impl Format {
                 valid_bits = u32::from(word(18));
             }
             mask = Some(long(20)).filter(|mask| *mask != 0);
-            if bytes[28..40] != GUID_OF_TAG {
+            let b_format = bytes[28..40] == GUID_OF_B_FORMAT && matches!(word(24), 1 | 3);
+            if bytes[28..40] != GUID_OF_TAG && !b_format {
                 return Ok(Self {
                     subtype: Subtype::named("wav_guid"),
                     rate,
@@ -75,6 +83,8 @@ impl Format {
                     mask,
                     tag,
                     extra: Bytes::copy_from_slice(&bytes[18..]),
+                    loose: false,
+                    low: false,
                 });
             }
             tag = word(24);
@@ -87,6 +97,14 @@ impl Format {
             .map(|rest| Bytes::copy_from_slice(&rest[..rest.len().min(extra_len)]))
             .unwrap_or_default();
         let linear = matches!(tag, 1 | 3 | 6 | 7);
+        // Values may lie in more bytes than their bits need.
+        let wide = align.checked_div(channels).unwrap_or(0) * 8;
+        let is_wide = tag == 1 && align % channels == 0 && wide > bits.next_multiple_of(8);
+        let is_wide = is_wide && matches!(wide, 16 | 24 | 32) && bits != 0;
+        let (valid_bits, bits) = match is_wide {
+            true => (valid_bits.min(bits), wide),
+            false => (valid_bits, bits),
+        };
         let (subtype, value_bytes) = match (tag, bits) {
             (1, 1..=8) => (Subtype::PCM_U8, 1),
             (1, 9..=16) => (Subtype::PCM_S16, 2),
@@ -111,6 +129,8 @@ impl Format {
                 mask,
                 tag,
                 extra,
+                loose: false,
+                low: false,
             });
         }
         let block = value_bytes * channels;
@@ -131,7 +151,32 @@ impl Format {
             mask,
             tag,
             extra: Bytes::new(),
+            loose: is_wide && (valid_bits, bits) == (24, 32),
+            low: false,
         })
+    }
+
+    /// Finds out from the first data where values of 24 bits lie in four bytes: on top, as the format has it, or at the
+    /// bottom, as some programs write them and FFmpeg reads them.
+    pub(super) fn look_at(&mut self, data: &[u8]) {
+        let values = data.as_chunks::<4>().0;
+        let fits = |value: &[u8; 4]| matches!(i32::from_le_bytes(*value) >> 23, 0 | -1);
+        self.low =
+            self.loose && values.iter().all(fits) && values.iter().any(|value| value[0] != 0);
+    }
+
+    /// Moves values up that lie at the bottom of their bytes.
+    pub(super) fn raise(&self, data: &mut [u8]) {
+        if self.low {
+            for value in data.as_chunks_mut::<4>().0 {
+                *value = (i32::from_le_bytes(*value) << 8).to_le_bytes();
+            }
+        }
+    }
+
+    /// Whether the data are frames of MPEG audio, which do not keep to blocks.
+    pub(super) fn is_mpeg(&self) -> bool {
+        matches!(self.tag, 0x50 | 0x55)
     }
 
     pub(super) fn media_type(&self) -> MediaType {
@@ -195,9 +240,9 @@ fn compressed(tag: u16) -> Subtype {
         0x0022 => "truespeech",
         0x0031 => "gsm_ms",
         0x0045 => "adpcm_g726",
-        // Their frames do not keep to blocks, so the decoders for framed streams must not be given them.
-        0x0050 => "mp2_in_wav",
-        0x0055 => "mp3_in_wav",
+        0x0050 => "mp2",
+        0x0055 => "mp3",
+        // Its frames do not keep to blocks, so the decoder must not be given them.
         0x00ff => "aac_in_wav",
         0x0160 => "wmav1",
         0x0161 => "wmav2",
