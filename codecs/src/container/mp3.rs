@@ -213,8 +213,22 @@ fn best_row(head: &[u8], tagged: Option<u64>) -> u32 {
         }
         best = best.max(frames);
     }
-    if best == 0 && head.get(start..).and_then(free::base_len).is_some() {
+    if best == 0 && is_free_row(head.get(start..).unwrap_or_default()) {
         best = 2;
     }
     best
+}
+
+/// Whether all of `head` is frames of the free format: packets of other formats have a period too.
+fn is_free_row(head: &[u8]) -> bool {
+    let free = free::base_len(head);
+    let (mut at, mut frames) = (0, 0);
+    while let Some(frame) = head
+        .get(at..)
+        .and_then(|rest| MpegFrames { free }.parse(rest))
+    {
+        at += frame.len;
+        frames += 1;
+    }
+    free.is_some() && frames > 2 && at + MpegHeader::LEN > head.len()
 }

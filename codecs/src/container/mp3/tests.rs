@@ -206,7 +206,9 @@ fn the_free_format_is_played() {
             bytes.extend(frame(number % 3 == 1));
         }
         let hints = Default::default();
-        assert_eq!(Mp3 {}.probe(&bytes[..4096], &hints), Confidence::Maybe);
+        // Behind junk only the name can tell.
+        let expected = [Confidence::No, Confidence::Maybe][usize::from(junk == 0)];
+        assert_eq!(Mp3 {}.probe(&bytes[..4096], &hints), expected);
         let mut source = open(bytes, true);
         assert_eq!(source.presentation().duration, Some(seconds(40)));
         let mut registry = portcullis_engine::Registry::new();
