@@ -10,6 +10,7 @@ mod failure;
 mod host;
 mod log;
 mod output;
+mod outputs;
 mod placement;
 mod play;
 mod playback;

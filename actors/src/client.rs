@@ -8,6 +8,7 @@ mod reader;
 mod session;
 
 pub use events::EventStream;
+pub(crate) use events::matters;
 pub use grabber::GrabbedSamples;
 pub use reader::{
     Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader,

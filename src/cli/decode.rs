@@ -153,6 +153,22 @@ impl Decode {
         Ok(selector)
     }
 
+    /// What was asked of a form that the stream cannot have.
+    fn check_stream(&self, selector: StreamSelector, major: MajorType) -> Result<(), Failure> {
+        let file = self.file.display();
+        let (option, of) = match major {
+            MajorType::Video if self.sample_format.is_some() => ("--sample-format", "sound"),
+            MajorType::Video => return Ok(()),
+            _ if self.size.is_some() => ("--size", "pictures"),
+            MajorType::Audio => return Ok(()),
+            _ if self.sample_format.is_some() => ("--sample-format", "sound"),
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!(
+            "{file}: {option} is of {of}, and stream {selector} is {major}"
+        )))
+    }
+
     fn output_format(&self, major: MajorType) -> OutputFormat {
         match major {
             MajorType::Video if self.size.is_some() => {
@@ -177,6 +193,7 @@ impl Decode {
         let major = selector
             .find(presentation)
             .map_or(MajorType::Data, |stream| stream.major());
+        self.check_stream(selector, major)?;
         let format = self.output_format(major);
         Ok(StreamOutput { selector, format })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use futures::{FutureExt, StreamExt};
 use portcullis_engine::event::{Event, EventKind};
 use portcullis_engine::topology::{ObjectId, Topology};
@@ -12,7 +13,7 @@ use super::failure::{Failure, Faults};
 use super::progress::Progress;
 use super::signals::Interrupt;
 use crate::pipeline::session::OutputStatistics;
-use crate::{EventStream, MediaSession, NodeObject, system_time};
+use crate::{EventStream, MediaSession, NodeObject};
 
 /// How often counts are asked for: what a summary says of a host that was killed.
 const COUNTING: Duration = Duration::from_millis(250);
@@ -96,6 +97,8 @@ pub(super) async fn play(
     let mut counting = interval(COUNTING);
     counting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     counting.reset();
+    // Asked for beside everything else: a host that answers slowly must not delay a signal.
+    let mut asking = Box::pin(futures::future::Fuse::terminated());
     let mut is_alive = true;
     let mut has_begun = false;
     loop {
@@ -104,6 +107,8 @@ pub(super) async fn play(
             event = events.next() => {
                 let Some(event) = event else {
                     is_alive = false;
+                    // A host that is lost has said so by an event before.
+                    played.fail(Error::cancelled().because("the session's events ended before it did"));
                     break;
                 };
                 if let Err(failure) = on_event(&event) {
@@ -128,14 +133,16 @@ pub(super) async fn play(
                 played.fail(signal);
                 break;
             }
-            _ = counting.tick() => {
-                // A session that is gone says so by its events.
-                if let Ok(statistics) = session.statistics().await {
-                    played.statistics = statistics;
+            // A session that is gone says so by its events.
+            outcome = &mut asking => if let Ok(statistics) = outcome {
+                played.statistics = statistics;
+                let positions = played.statistics.iter().filter_map(|output| output.counts.position);
+                if let Some(position) = positions.max() {
+                    progress.at(position);
                 }
-                if let Ok(clock) = session.clock().await {
-                    progress.at(clock.time_at(system_time::now()));
-                }
+            },
+            _ = counting.tick(), if asking.is_terminated() => {
+                asking.set(session.statistics().fuse());
             }
         }
     }
@@ -159,7 +166,9 @@ impl Played {
     fn follow(&mut self, event: &Event) -> bool {
         match (&event.kind, &event.status) {
             (EventKind::SessionEnded { .. }, _) => return true,
-            (EventKind::NonFatalError, Err(error)) => self.faults.add(error),
+            (EventKind::NonFatalError, Err(error)) if error.is_content() => self.faults.add(error),
+            // What could not be read is no fault of the content.
+            (EventKind::NonFatalError, Err(error)) => self.fail(error.clone()),
             (EventKind::Error, Err(error)) => {
                 // The first one is said at the end; what is intact is played up to there.
                 if self.failure.is_some() {
@@ -191,5 +200,33 @@ impl Played {
                 self.fail(Error::new(ErrorKind::DeadlineExceeded { what: "CloseSession".into() }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use portcullis_engine::topology::NodeId;
+
+    use super::*;
+
+    fn after(error: Error) -> u8 {
+        let mut played = Played {
+            full: None,
+            statistics: Vec::new(),
+            faults: Faults::new(None),
+            failure: None,
+        };
+        let event = Event::of_node(EventKind::NonFatalError, NodeId(1)).failed(error);
+        assert!(!played.follow(&event), "the rest is played");
+        played.code()
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_read_is_another_code_than_damaged_content() {
+        let broken = io::Error::from_raw_os_error(5);
+        assert_eq!(after(Error::io("clip.mp4", &broken)), 3);
+        assert_eq!(after(Error::malformed(7, "a box")), 4);
     }
 }

@@ -8,12 +8,13 @@ use portcullis_engine::Error;
 use portcullis_engine::topology::{NodeKind, ObjectRef, Topology};
 
 use super::failure::Failure;
+use super::outputs::OutputFile;
 use super::placement::PlacementArgs;
 use super::play::{Clock, EventPrinter};
 use super::playback::{self, Program};
 use super::progress::Progress;
 use super::signals::Interrupt;
-use crate::{MediaSessionBuilder, OpenPolicy};
+use crate::{Input, MediaSessionBuilder, OpenPolicy};
 
 /// Runs a topology: a TOML file with nodes and connections, as in examples/topology.toml.
 ///
@@ -51,10 +52,11 @@ impl Run {
         interrupt: &mut Interrupt,
     ) -> Result<Result<(), Failure>, Failure> {
         let topology = self.read()?;
+        let mut files = Vec::new();
         let builder = MediaSessionBuilder::new(crate::registry(), self.place.placement()?)
             .pacing(self.clock.pacing())
             .limits(self.place.limits())
-            .policy(policy(&topology));
+            .policy(policy(&topology, &mut files));
         let session = interrupt.or(async { Ok(builder.start().await?) }).await?;
         let mut events = session.events();
         printer.host(session.host().pid());
@@ -75,6 +77,10 @@ impl Run {
             |event| printer.event(event),
         )
         .await;
+        let samples = played.statistics.iter().map(|output| output.counts.samples);
+        if played.code() == 0 || samples.sum::<u64>() > 0 {
+            files.iter_mut().for_each(OutputFile::keep);
+        }
         printer.summary(&played)?;
         Ok(played.outcome())
     }
@@ -87,8 +93,8 @@ impl Run {
     }
 }
 
-/// Grants what the topology names.
-fn policy(topology: &Topology) -> OpenPolicy {
+/// Grants what the topology names; notes the files that are written.
+fn policy(topology: &Topology, files: &mut Vec<OutputFile>) -> OpenPolicy {
     let mut policy = OpenPolicy::new();
     let mut sources = BTreeSet::new();
     for node in topology.nodes() {
@@ -110,6 +116,7 @@ fn policy(topology: &Topology) -> OpenPolicy {
                     .and_then(|settings| settings["url"].as_str());
                 if let Some(url) = url {
                     policy.grant_output(url);
+                    files.extend(Input::from(url).local_path().map(OutputFile::expected));
                 }
             }
             _ => {}

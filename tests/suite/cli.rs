@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 mod ends;
+mod outputs;
 
 use std::fs;
 use std::path::Path;

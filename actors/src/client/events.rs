@@ -26,10 +26,18 @@ const KEPT_COMPLETIONS: usize = 256;
 
 /// The events of a session, from when it was asked for until the session is gone.
 ///
-/// A subscriber that lets 4096 events or 64 MiB of them wait is dropped: its stream ends.
+/// While 4096 events or 64 MiB of them wait for a slow subscriber, further ones are left out, but never an `Error`, a
+/// `SessionEnded` or what completes a command; where twice as many wait all the same, its stream ends.
 pub struct EventStream {
-    events: mpsc::Receiver<(Event, usize)>,
-    waiting_bytes: Arc<AtomicUsize>,
+    events: mpsc::UnboundedReceiver<(Event, usize)>,
+    waiting: Arc<Waiting>,
+}
+
+/// How much waits for a subscriber.
+#[derive(Debug, Default)]
+struct Waiting {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Stream for EventStream {
@@ -38,7 +46,8 @@ impl Stream for EventStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let event = ready!(self.events.poll_recv(cx));
         Poll::Ready(event.map(|(event, bytes)| {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.waiting.events.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
             event
         }))
     }
@@ -69,18 +78,39 @@ struct Shared {
 }
 
 struct Subscriber {
-    events: mpsc::Sender<(Event, usize)>,
-    waiting_bytes: Arc<AtomicUsize>,
+    events: mpsc::UnboundedSender<(Event, usize)>,
+    waiting: Arc<Waiting>,
 }
 
 impl Subscriber {
-    /// Whether there was room for it.
+    /// Gives it the event, if there is room or it matters; says whether the subscriber stays.
     fn give(&self, event: &Event, bytes: usize) -> bool {
         // Only this end adds.
-        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        waiting.saturating_add(bytes) <= WAITING_BYTES
-            && self.events.try_send((event.clone(), bytes)).is_ok()
+        let events = self.waiting.events.load(Ordering::Relaxed);
+        let waiting = self.waiting.bytes.load(Ordering::Relaxed);
+        let fits = |most: usize| {
+            events < most * WAITING_EVENTS
+                && waiting.saturating_add(bytes) <= most.saturating_mul(WAITING_BYTES)
+        };
+        if !fits(1) && !matters(event) {
+            return !self.events.is_closed();
+        }
+        if !fits(2) {
+            return false;
+        }
+        self.waiting.events.fetch_add(1, Ordering::Relaxed);
+        self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.events.send((event.clone(), bytes)).is_ok()
     }
+}
+
+/// Whether a subscriber cannot do without the event.
+pub(crate) fn matters(event: &Event) -> bool {
+    event.command.is_some()
+        || matches!(
+            event.kind,
+            EventKind::Error | EventKind::SessionEnded { .. } | EventKind::SessionClosed
+        )
 }
 
 /// What an event weighs: a hostile host makes them as large as a frame.
@@ -145,19 +175,17 @@ impl Events {
     }
 
     pub(super) fn subscribe(&self) -> EventStream {
-        let (sender, events) = mpsc::channel(WAITING_EVENTS);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        // Bounded by what waits, see `Subscriber::give`.
+        let (sender, events) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Waiting::default());
         let mut shared = lock(&self.shared);
         if shared.ended.is_none() {
             shared.subscribers.push(Subscriber {
                 events: sender,
-                waiting_bytes: Arc::clone(&waiting_bytes),
+                waiting: Arc::clone(&waiting),
             });
         }
-        EventStream {
-            events,
-            waiting_bytes,
-        }
+        EventStream { events, waiting }
     }
 
     /// The event that completes a command.
@@ -233,7 +261,7 @@ impl Shared {
             event.time = Some(system_time::now());
             event.pid = Some(std::process::id());
             for subscriber in &self.subscribers {
-                // A full or dropped subscriber misses it; its stream ends all the same.
+                // A dropped subscriber needs it no more.
                 subscriber.give(&event, 0);
             }
         }
@@ -245,4 +273,45 @@ impl Shared {
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+    use portcullis_engine::topology::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn what_matters_reaches_a_slow_subscriber() {
+        let (sender, events) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Waiting::default());
+        let subscriber = Subscriber {
+            events: sender,
+            waiting: Arc::clone(&waiting),
+        };
+        let mut stream = EventStream { events, waiting };
+        let fault = Event::of_node(EventKind::NonFatalError, NodeId(1));
+        for _ in 0..2 * WAITING_EVENTS {
+            assert!(subscriber.give(&fault, 10));
+        }
+        let essential = [
+            Event::of_node(EventKind::Error, NodeId(1)),
+            Event::new(EventKind::SessionEnded { at: None }),
+            Event::new(EventKind::SessionPaused).completing(CommandId(7)),
+        ];
+        for event in &essential {
+            assert!(subscriber.give(event, 10));
+        }
+        let mut seen = Vec::new();
+        while let Some(Some(event)) = stream.next().now_or_never() {
+            seen.push(event);
+        }
+        assert_eq!(seen.len(), WAITING_EVENTS + 3);
+        assert_eq!(seen[WAITING_EVENTS..], essential);
+        // There is room again; and an end to what is kept.
+        assert!(subscriber.give(&fault, 10));
+        let kept = (0..3 * WAITING_EVENTS).take_while(|_| subscriber.give(&essential[0], 10));
+        assert_eq!(kept.count(), 2 * WAITING_EVENTS - 1);
+    }
 }

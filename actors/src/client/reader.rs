@@ -99,6 +99,7 @@ impl SourceReaderBuilder {
             source,
             name,
             shared_views: self.shared_views,
+            was_asked: AtomicBool::new(false),
             was_read: AtomicBool::new(false),
         })
     }
@@ -113,6 +114,9 @@ pub struct SourceReader {
     source: SourceObject,
     name: String,
     shared_views: bool,
+    /// Whether streams were asked for: that may be under way still.
+    was_asked: AtomicBool,
+    /// Whether the source was started.
     was_read: AtomicBool,
 }
 
@@ -237,16 +241,20 @@ impl SourceReader {
         objects: Vec<(ObjectId, NodeObject)>,
         position: Option<MediaTime>,
     ) -> Result<(Topology, Option<MediaTime>)> {
-        let before = self.was_read.load(Ordering::Relaxed);
-        if before {
+        let was_read = self.was_read.load(Ordering::Relaxed);
+        if self.was_asked.swap(true, Ordering::Relaxed) {
             match self.session.stop().await {
                 // A sink whose samples nobody takes any more says so.
-                Err(error) if !error.is_cancelled() => return Err(error),
-                _ => {}
+                Err(error) if error.is_cancelled() => {}
+                // Whoever asked has given up before there was anything to stop.
+                Err(error) if !was_read && matches!(error.kind(), ErrorKind::InvalidRequest(_)) => {
+                }
+                stopped => stopped?,
             }
         }
+        // Whatever was asked before and given up: this takes its place.
         let flags = SetTopologyFlags {
-            immediate: before,
+            immediate: true,
             ..SetTopologyFlags::default()
         };
         let full = self
@@ -255,7 +263,7 @@ impl SourceReader {
             .await?;
         self.was_read.store(true, Ordering::Relaxed);
         // A source goes on where it is: the beginning must be said. An input that comes once then says that it cannot.
-        let position = position.or(before.then_some(MediaTime::ZERO));
+        let position = position.or(was_read.then_some(MediaTime::ZERO));
         Ok((full, position))
     }
 }

@@ -92,12 +92,17 @@ impl Handler<CreateUrl> for OpenerActor {
                 "{url}: only files can be written"
             ))));
         };
+        let inputs = self.policy.input_files();
         let create = async move {
-            tokio::task::spawn_blocking(move || std::fs::File::create(path))
+            let what = url.clone();
+            tokio::task::spawn_blocking(move || policy::create(&path, &inputs))
                 .await
                 .map_err(|_| Error::cancelled())?
                 .map(|file| FileDescriptor::new(file.into()))
-                .map_err(|error| Error::io(url, &error))
+                .map_err(|error| match error.kind() {
+                    std::io::ErrorKind::InvalidInput => policy::refused(&what, "it is an input"),
+                    _ => Error::io(what, &error),
+                })
         };
         ReplyFuture::new(in_turn(Arc::clone(&self.opening), create))
     }

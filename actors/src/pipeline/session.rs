@@ -31,12 +31,15 @@ use self::graph::{Graph, Surroundings, all};
 use super::lifetime::end_with_last_handle;
 use super::sink::SinkStatistics;
 use crate::bridge::{Answerer, Deferred, Handle, ReplyFuture, deferred};
+use crate::client::matters;
 use crate::host::{PmpHost, SessionPlace};
 use crate::registry::{Environment, Registry};
 use crate::system_time;
 
-/// Events that wait for the application. Beyond it the oldest non-fatal errors are dropped; others are few by nature.
+/// Events that wait for the application. Beyond it those that it can do without are left out, oldest first.
 const MAX_EVENTS: usize = 4096;
+/// Events that wait while commands are still taken: each is completed by an event that is never left out.
+const MAX_EVENTS_OF_COMMANDS: usize = 2 * MAX_EVENTS;
 
 /// Drives a session.
 pub(crate) struct MediaSessionActor {
@@ -99,6 +102,10 @@ impl MediaSessionActor {
     }
 
     fn command(&mut self, command: Command, ctx: &mut Context<Self>) -> Result<CommandId> {
+        if self.events.len() >= MAX_EVENTS_OF_COMMANDS {
+            let what = "too many events wait for the application";
+            return Err(Error::invalid_request(what));
+        }
         self.commands += 1;
         let id = CommandId(self.commands);
         self.input(Input::Command { id, command }, ctx)?;
@@ -131,12 +138,8 @@ impl MediaSessionActor {
         self.events
             .push_back(event.in_process(portcullis_transport::host::pid()));
         if self.events.len() > MAX_EVENTS {
-            let spare = self
-                .events
-                .iter()
-                .position(|event| event.kind == portcullis_engine::event::EventKind::NonFatalError)
-                .unwrap_or(0);
-            self.events.remove(spare);
+            let spare = self.events.iter().position(|event| !matters(event));
+            spare.map(|spare| self.events.remove(spare));
         }
         if let Some(asker) = self.asker.take()
             && let Err(unheard) = asker.answer(self.events.drain(..).collect())

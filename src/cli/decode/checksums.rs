@@ -1,6 +1,5 @@
 //! Decoded samples as FFmpeg's framemd5, or only counted.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -12,6 +11,7 @@ use portcullis_engine::{MajorType, MediaType, Sample, TimeBase, keys};
 use super::{Decode, Summary};
 use crate::SampleStream;
 use crate::cli::failure::{Failure, Faults};
+use crate::cli::outputs::OutputFile;
 use crate::cli::progress::Progress;
 
 /// Decodes into the checksums, or counts up to the number of samples that is asked for.
@@ -21,7 +21,8 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
     let output = decode.stream_output(reader.presentation())?;
     let stream = output.selector.to_string();
     let mut samples = reader.samples_from(output, decode.at).await?;
-    let mut target = decode.framemd5.as_deref().map(Target::create).transpose()?;
+    let create = |path| Target::create(path, &decode.file);
+    let mut target = decode.framemd5.as_deref().map(create).transpose()?;
     let mut faults = Faults::new(None);
     let (mut count, mut bytes) = (0, 0);
     let mut ending = Ok(());
@@ -46,8 +47,11 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
         }
     }
     drop(progress);
-    if let Some(target) = target {
+    if let Some(mut target) = target {
         target.finish(&samples)?;
+        if let Some(file) = target.file.as_mut().filter(|_| count > 0 || ending.is_ok()) {
+            file.keep();
+        }
     }
     let summary = Summary {
         stream,
@@ -68,25 +72,31 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
 struct Target {
     name: String,
     out: BufWriter<Box<dyn Write>>,
+    /// The file, where it is one.
+    file: Option<OutputFile>,
     base: Option<TimeBase>,
 }
 
 impl Target {
-    fn create(path: &Path) -> Result<Self, Failure> {
+    fn create(path: &Path, input: &Path) -> Result<Self, Failure> {
         let name = if path == Path::new("-") {
             "standard output".into()
         } else {
             path.display().to_string()
         };
+        let mut file = None;
         let out: Box<dyn Write> = if path == Path::new("-") {
             Box::new(io::stdout())
         } else {
-            Box::new(File::create(path).map_err(|error| Failure::output(name.as_str(), error))?)
+            let claimed = file.insert(OutputFile::claim(path, input)?);
+            let opened = claimed.open();
+            Box::new(opened.map_err(|error| Failure::output(name.as_str(), error))?)
         };
         let out = BufWriter::new(out);
         Ok(Self {
             name,
             out,
+            file,
             base: None,
         })
     }
@@ -123,11 +133,11 @@ impl Target {
         self.put(&line)
     }
 
-    fn finish(mut self, samples: &SampleStream) -> Result<(), Failure> {
+    fn finish(&mut self, samples: &SampleStream) -> Result<(), Failure> {
         self.base(samples)?;
         self.out
             .flush()
-            .map_err(|error| Failure::output(self.name, error))
+            .map_err(|error| Failure::output(self.name.as_str(), error))
     }
 
     fn put(&mut self, text: &str) -> Result<(), Failure> {

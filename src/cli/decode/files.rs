@@ -1,6 +1,5 @@
 //! A session whose sink writes a file, or only counts: the samples stay where they are decoded.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use serde_json::json;
 use super::{Decode, FileKind, Summary};
 use crate::cli::arguments;
 use crate::cli::failure::Failure;
+use crate::cli::outputs::OutputFile;
 use crate::cli::play::decoded;
 use crate::cli::playback::{self, Program};
 use crate::cli::progress::Progress;
@@ -29,8 +29,9 @@ pub(super) async fn write(
     let mut policy = OpenPolicy::new();
     let url = policy.grant(input);
     let out = decode.output.as_deref().map(target).transpose()?;
+    let mut file = None;
     if let Some(out) = &out {
-        check_writable(out)?;
+        file = Some(OutputFile::claim(Path::new(out), &decode.file)?);
         policy.grant_output(out.as_str());
     }
     let builder = MediaSessionBuilder::new(crate::registry(), decode.place.placement()?)
@@ -80,6 +81,12 @@ pub(super) async fn write(
         host_pid: session.host().pid(),
         since,
     };
+    if let Some(file) = file
+        .as_mut()
+        .filter(|_| played.code() == 0 || counts.samples > 0)
+    {
+        file.keep();
+    }
     if played.full.is_some() {
         summary.print(decode.json)?;
     }
@@ -103,6 +110,7 @@ async fn program(
         let scheme = descriptor.protection_scheme();
         return Err(Error::new(ErrorKind::Protected { scheme }).into());
     }
+    decode.check_stream(selector, descriptor.major())?;
     presentation.select_only(&[descriptor.id]);
     let settings = out
         .map(|url| Settings::of(&json!({ "url": url })))
@@ -137,18 +145,6 @@ async fn program(
         start: decode.at,
     };
     Ok((program, selector.to_string()))
-}
-
-/// An output that cannot be written is better known before anything else is done.
-fn check_writable(path: &str) -> Result<(), Failure> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    opened
-        .map(drop)
-        .map_err(|error| Failure::output(path, error))
 }
 
 /// The path as the sink asks the opener for it.

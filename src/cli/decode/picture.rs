@@ -1,8 +1,6 @@
 //! One decoded picture as a PNG.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -10,6 +8,7 @@ use portcullis_engine::{Error, PixelFormat, Sample};
 
 use super::{Decode, FileKind, Summary};
 use crate::cli::failure::{Failure, Faults};
+use crate::cli::outputs::OutputFile;
 use crate::{PictureFormat, SampleStream, StreamOutput};
 
 /// Writes the first intact picture at or after the position.
@@ -18,6 +17,7 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
     let Some(path) = decode.output.as_deref() else {
         return Err(Failure::usage("-o names the picture"));
     };
+    let mut file = OutputFile::claim(path, &decode.file)?;
     let reader = decode.reader()?.open().await?;
     let selector = decode.selector(Some(FileKind::Png), reader.presentation())?;
     let format = PictureFormat {
@@ -33,7 +33,10 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
             Some(Ok(sample)) => break encode(&pictures, &sample)?,
             Some(Err(error)) if error.is_content() => faults.add(&error),
             Some(Err(error)) => return Err(error.into()),
-            None if faults.count() > 0 => return Err(Failure::Told(4)),
+            None if faults.count() > 0 => {
+                let what = format!("{}: no picture is intact", decode.file.display());
+                return Err(Failure::Content(what));
+            }
             None => {
                 let nothing =
                     Error::invalid_argument("there is no picture at or after the position");
@@ -41,7 +44,8 @@ pub(super) async fn write(decode: &Decode) -> Result<(), Failure> {
             }
         }
     };
-    save(path, &picture).map_err(|error| Failure::output(path.display().to_string(), error))?;
+    save(&file, &picture).map_err(|error| Failure::output(path.display().to_string(), error))?;
+    file.keep();
     let summary = Summary {
         stream: selector.to_string(),
         media_type: pictures.media_type().to_string(),
@@ -75,8 +79,8 @@ fn encode(pictures: &SampleStream, sample: &Sample) -> Result<(Vec<u8>, u64), Fa
     Ok((file, sample.len() as u64))
 }
 
-fn save(path: &Path, picture: &[u8]) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
+fn save(file: &OutputFile, picture: &[u8]) -> io::Result<()> {
+    let mut out = BufWriter::new(file.open()?);
     out.write_all(picture)?;
     out.flush()
 }

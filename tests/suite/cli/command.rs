@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -64,6 +64,17 @@ impl Run {
         self
     }
 
+    /// Standard input as a pipe that the test holds.
+    pub(super) fn stdin_open(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// Standard input, to write to.
+    pub(super) fn stdin(&mut self) -> ChildStdin {
+        self.started().stdin.take().unwrap()
+    }
+
     /// Starts it, if it was not.
     pub(crate) fn start(mut self) -> Self {
         self.started();
@@ -75,7 +86,9 @@ impl Run {
         let child = self
             .child
             .get_or_insert_with(|| self.command.spawn().unwrap());
-        if let (Some(bytes), Some(mut pipe)) = (stdin, child.stdin.take()) {
+        if let Some(bytes) = stdin
+            && let Some(mut pipe) = child.stdin.take()
+        {
             // The command may end without having read all.
             std::thread::spawn(move || drop(pipe.write_all(&bytes)));
         }

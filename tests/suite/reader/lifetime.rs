@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use portcullis::pipeline::resolver::ResolveUrl;
-use portcullis::{ErrorKind, Input, OpenPolicy, StreamSelector};
+use portcullis::{ErrorKind, Input, MediaTime, OpenPolicy, StreamOutput, StreamSelector};
 
 use super::{expected, pictures};
 use crate::support::{Place, host, media, process, run, until};
@@ -237,5 +237,48 @@ fn the_blocking_call_works_within_one_process() {
             })
         });
         assert_eq!(source.await.unwrap().unwrap().presentation.streams.len(), 2);
+    });
+}
+
+#[test]
+fn a_seek_wakes_the_streams_that_have_ended() {
+    run(async {
+        for place in Place::ALL {
+            let reader = place.open(media::clip()).open().await.unwrap();
+            let outputs = [StreamSelector::FIRST_VIDEO, StreamSelector::FIRST_AUDIO];
+            let outputs = outputs.map(StreamOutput::compressed).to_vec();
+            let mut streams = reader.streams(outputs, None).await.unwrap();
+            let mut counts = Vec::new();
+            for _ in 0..2 {
+                for stream in &mut streams {
+                    counts.push(
+                        stream
+                            .by_ref()
+                            .try_fold(0, async |n, _| Ok(n + 1))
+                            .await
+                            .unwrap(),
+                    );
+                }
+                streams[0].seek(MediaTime::ZERO).await.unwrap();
+            }
+            assert_eq!((counts[0], &counts[..2]), (90, &counts[2..]), "{place:?}");
+        }
+    });
+}
+
+#[test]
+fn a_read_that_was_given_up_does_not_misplace_the_next() {
+    run(async {
+        for place in Place::ALL {
+            let reader = place.open(media::clip()).open().await.unwrap();
+            for polls in 1..4 {
+                let mut given_up = Box::pin(reader.samples(StreamSelector::FIRST_AUDIO));
+                for _ in 0..polls {
+                    assert!(futures::poll!(given_up.as_mut()).is_pending());
+                    tokio::task::yield_now().await;
+                }
+            }
+            assert_eq!(pictures(&reader).await.unwrap(), expected(), "{place:?}");
+        }
     });
 }

@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use portcullis::engine::event::normalise;
+use portcullis::engine::topology::ObjectRef;
 use portcullis::{
     ErrorKind, Event, EventKind, MediaSession, MediaTime, Pacing, TopologyStatus, system_time,
 };
@@ -321,6 +322,48 @@ fn topologies_that_are_refused_say_why_and_leave_the_session_usable() {
                 10,
                 "{place:?}"
             );
+        }
+    });
+}
+
+#[test]
+fn the_same_topology_plays_again_and_again() {
+    run(async {
+        for place in Place::ALL {
+            let (session, url) = session_of(place, Pacing::Free, media::clip()).await;
+            let (topology, objects) = sunk(&session, place, &url).await.unwrap();
+            let mut events = session.events();
+            for _ in 0..3 {
+                let (topology, objects) = (topology.clone(), objects.clone());
+                session.set_topology(topology, objects).await.unwrap();
+                session.start(Some(MediaTime::ZERO)).await.unwrap();
+                events_until(&mut events, is_ended).await;
+                let counts = session.statistics().await.unwrap();
+                assert_eq!(counts[0].counts.samples, 90, "{place:?}");
+            }
+            // While it plays.
+            session.start(None).await.unwrap();
+            session.set_topology(topology, objects).await.unwrap();
+            session.stop().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_stop_after_a_transforms_panic_succeeds() {
+    run(async {
+        for place in Place::ALL {
+            let settings = serde_json::json!({ "kind": "panic", "after": 3 });
+            let settings = portcullis::Settings::of(&settings).unwrap();
+            let fault = ObjectRef::with_settings("synthetic.fault", settings);
+            let (session, _) = session_of(place, Pacing::Presentation, media::clip()).await;
+            let mut events = session.events();
+            let topology = pattern(1000, Some(fault));
+            session.set_topology(topology, Vec::new()).await.unwrap();
+            session.start(None).await.unwrap();
+            events_until(&mut events, |event| event.kind == EventKind::Error).await;
+            session.stop().await.unwrap();
+            session.close().await.unwrap();
         }
     });
 }

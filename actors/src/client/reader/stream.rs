@@ -26,7 +26,10 @@ pub struct SampleStream {
     epoch: Arc<AtomicU64>,
     name: String,
     shared_views: bool,
-    ended: bool,
+    /// The flow that has ended: a seek, through whichever stream, begins another.
+    ended: Option<u64>,
+    /// Nothing can come any more.
+    is_lost: bool,
 }
 
 impl SampleStream {
@@ -47,7 +50,8 @@ impl SampleStream {
             epoch,
             name,
             shared_views,
-            ended: false,
+            ended: None,
+            is_lost: false,
         }
     }
 
@@ -66,9 +70,7 @@ impl SampleStream {
     /// # Errors
     /// `InvalidPosition`, `NotSeekable`.
     pub async fn seek(&mut self, position: MediaTime) -> Result<()> {
-        self.session.start(Some(position)).await?;
-        self.ended = false;
-        Ok(())
+        self.session.start(Some(position)).await
     }
 }
 
@@ -77,12 +79,12 @@ impl Stream for SampleStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        while !this.ended {
+        while !this.is_lost && this.ended != Some(this.epoch.load(Ordering::Acquire)) {
             let Some(item) = ready!(this.items.poll_recv(cx)) else {
                 // Without an end: the host is gone, or the session, or another topology has taken this one's place.
                 let lost = this.session.host().lost().and_then(|lost| lost.now());
                 let error = lost.unwrap_or_else(Error::cancelled);
-                this.ended = true;
+                this.is_lost = true;
                 return Poll::Ready(Some(Err(error.of_input(this.name.clone()))));
             };
             if item.epoch.0 < this.epoch.load(Ordering::Acquire) {
@@ -103,7 +105,7 @@ impl Stream for SampleStream {
                 Grabbed::Fault(error) => {
                     return Poll::Ready(Some(Err(error.of_input(this.name.clone()))));
                 }
-                Grabbed::End => this.ended = true,
+                Grabbed::End => this.ended = Some(item.epoch.0),
             }
         }
         Poll::Ready(None)

@@ -63,7 +63,7 @@ impl Input {
     }
 
     /// The path, if this is a file by its path or URL.
-    pub(crate) fn local_path(&self) -> Option<PathBuf> {
+    pub fn local_path(&self) -> Option<PathBuf> {
         self.path().ok().flatten()
     }
 

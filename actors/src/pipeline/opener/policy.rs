@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,19 @@ const MAX_URL: usize = 8 << 10;
 pub struct OpenPolicy {
     inputs: HashMap<String, Input>,
     directories: Vec<Directory>,
+    /// Which files inputs were when they were granted.
+    files: Vec<FileIdentity>,
     outputs: Vec<String>,
+}
+
+/// Device and inode.
+pub(super) type FileIdentity = (u64, u64);
+
+/// The files that inputs are: as they were granted, and by which paths they can be opened again.
+#[derive(Debug)]
+pub(super) struct InputFiles {
+    files: Vec<FileIdentity>,
+    paths: Vec<PathBuf>,
 }
 
 /// A directory whose files may be referred to.
@@ -67,6 +80,11 @@ impl OpenPolicy {
             let real = path.canonicalize().ok();
             self.grant_directory(real.as_deref().and_then(Path::parent));
         }
+        let data = match &input {
+            Input::File(file) => file.metadata().ok(),
+            other => other.local_path().and_then(|path| fs::metadata(path).ok()),
+        };
+        self.files.extend(data.map(|data| (data.dev(), data.ino())));
         self.inputs.insert(url.clone(), input);
         url
     }
@@ -96,6 +114,14 @@ impl OpenPolicy {
                 path: path.to_owned(),
                 descriptor: Arc::new(descriptor),
             });
+        }
+    }
+
+    /// What must not be written.
+    pub(super) fn input_files(&self) -> InputFiles {
+        InputFiles {
+            files: self.files.clone(),
+            paths: self.inputs.values().filter_map(Input::local_path).collect(),
         }
     }
 
@@ -194,7 +220,31 @@ fn open_beside(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
     }
 }
 
-fn refused(url: &str, why: &'static str) -> Error {
+/// Opens a file for writing, empty, unless it is an input: then it is `InvalidInput`, and nothing happens to it.
+pub(super) fn create(path: &Path, inputs: &InputFiles) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let data = file.metadata()?;
+    if data.is_file() {
+        let own = (data.dev(), data.ino());
+        let now = inputs
+            .paths
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok());
+        let mut now = now.map(|data| (data.dev(), data.ino()));
+        if inputs.files.contains(&own) || now.any(|input| input == own) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
+
+pub(super) fn refused(url: &str, why: &'static str) -> Error {
     Error::new(ErrorKind::OpenRefused {
         url: url.to_owned().into(),
         why: why.into(),
@@ -293,6 +343,32 @@ mod tests {
             assert!(open(&mut policy, &"x".repeat(10_000)).await.is_err());
             assert!(policy.grants_output(&beside("part.TS")).is_err());
         });
+    }
+
+    #[test]
+    fn an_input_is_never_written_whatever_it_is_called() {
+        let scratch = Scratch::new("overwrite");
+        let input = scratch.file("in.wav");
+        let other = scratch.file("other.wav");
+        let link = scratch.0.join("link.wav");
+        symlink(&input, &link).expect("can link");
+        let hard = scratch.0.join("hard.wav");
+        fs::hard_link(&input, &hard).expect("can link");
+        for by_descriptor in [false, true] {
+            let mut policy = OpenPolicy::new();
+            match by_descriptor {
+                true => policy.grant(File::open(&input).expect("is there")),
+                false => policy.grant(input.as_str()),
+            };
+            let inputs = policy.input_files();
+            for path in [Path::new(&input), &link, &hard] {
+                let error = create(path, &inputs).expect_err("is the input");
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            }
+            assert_eq!(fs::read(&input).expect("is there"), b"in.wav");
+            create(Path::new(&other), &inputs).expect("is another");
+            assert_eq!(fs::read(&other).expect("is there"), b"");
+        }
     }
 
     #[test]
