@@ -1,6 +1,6 @@
 //! Plays a file in an isolated host, at its own pace, and shows the session's events: `cargo run --example play_file -- clip.mp4`.
 //!
-//! There is no screen yet: every stream goes into a sink that counts.
+//! There is no screen yet: every stream goes, as the container has it, into a sink that counts.
 
 use futures::StreamExt;
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};

@@ -5,7 +5,9 @@
 
 use futures::StreamExt;
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
-use portcullis::{EventKind, NodeObject, OpenPolicy, Pacing, Placement, SourceSide};
+use portcullis::{
+    EventKind, MajorType, MediaType, NodeObject, OpenPolicy, Pacing, Placement, SourceSide, Subtype,
+};
 
 fn main() -> anyhow::Result<()> {
     portcullis::host::init(portcullis::builtin());
@@ -31,7 +33,10 @@ async fn run() -> anyhow::Result<()> {
     println!("the session is remote: {}", session.control().is_remote());
     let mut topology = Topology::new();
     let object = ObjectRef::Object(ObjectId(0));
-    let stream = source.presentation.streams[0].id;
+    let pictures = source.presentation.nth_of(MajorType::Video, 0);
+    let stream = pictures
+        .ok_or_else(|| anyhow::anyhow!("it has no pictures"))?
+        .id;
     let from = topology.add_node(NodeKind::described(
         object,
         stream,
@@ -39,6 +44,10 @@ async fn run() -> anyhow::Result<()> {
     ));
     let to = topology.add_node(NodeKind::output(ObjectRef::activation("sink.null"), 0));
     topology.connect(from, 0, to, 0)?;
+    if let Some(sink) = topology.node_mut(to) {
+        // The sink takes everything: it must ask for pictures to be given decoded ones.
+        sink.prefer_input(0, MediaType::new(MajorType::Video, Subtype::RAW_VIDEO))?;
+    }
     session
         .set_topology(topology, vec![(ObjectId(0), NodeObject::Source(source))])
         .await?;

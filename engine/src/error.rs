@@ -158,7 +158,7 @@ pub enum ErrorKind {
     /// A node asks for a placement unlike its session's.
     #[error("a node's own placement is not supported yet")]
     NodePlacementUnsupported,
-    /// A component panicked; its session ends, its neighbours do not.
+    /// A component panicked: its node ends, the rest of its session goes on.
     #[error("component panicked: {message}")]
     Panicked {
         /// The panic's message.
@@ -447,6 +447,19 @@ impl Error {
     /// Causes, nearest first, as text.
     pub fn causes(&self) -> &[Cow<'static, str>] {
         &self.0.causes
+    }
+
+    /// Whether whoever was asked is gone, or whoever asked: nothing else that could be tried does better.
+    pub fn ends_every_try(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Cancelled
+                | ErrorKind::HostLost(_)
+                | ErrorKind::DeadlineExceeded { .. }
+                | ErrorKind::ActorStopped
+                | ErrorKind::Shutdown { .. }
+                | ErrorKind::Protocol(_)
+        )
     }
 
     /// Adds a cause: what was tried and why it was refused.

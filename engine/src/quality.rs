@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{ClockSnapshot, SystemTime100ns};
-use crate::event::EventKind;
 use crate::media::{MediaTime, Sample};
 
 /// How an output deals with time.
@@ -119,15 +118,6 @@ impl Pacing {
         self.rendered += 1;
         Pace::Render
     }
-
-    /// The counts so far, as an event.
-    pub fn notify(&self) -> EventKind {
-        EventKind::QualityNotify {
-            rendered: self.rendered,
-            late: self.late,
-            dropped: self.dropped,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -172,12 +162,8 @@ mod tests {
         let mut preroll = sample(200);
         preroll.flags.preroll = true;
         assert_eq!(pacing.next(&preroll, at(1000)), Pace::Drop);
-        let counts = EventKind::QualityNotify {
-            rendered: 2,
-            late: 1,
-            dropped: 1,
-        };
-        assert_eq!(pacing.notify(), counts);
+        let counts = (pacing.rendered(), pacing.late(), pacing.dropped());
+        assert_eq!(counts, (2, 1, 1));
     }
 
     #[test]

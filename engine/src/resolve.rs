@@ -129,18 +129,11 @@ impl Search {
 
 /// Whether the error says that the input could not be read at all, so that no other handler can do better.
 fn is_about_reading(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Cancelled
-            | ErrorKind::HostLost(_)
-            | ErrorKind::DeadlineExceeded { .. }
-            | ErrorKind::ActorStopped
-            | ErrorKind::Shutdown { .. }
-            | ErrorKind::Io { .. }
-            | ErrorKind::NotFound { .. }
-            | ErrorKind::OpenRefused { .. }
-            | ErrorKind::Protocol(_)
-    )
+    error.ends_every_try()
+        || matches!(
+            error.kind(),
+            ErrorKind::Io { .. } | ErrorKind::NotFound { .. } | ErrorKind::OpenRefused { .. }
+        )
 }
 
 fn unrecognised(what: String) -> Error {

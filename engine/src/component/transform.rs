@@ -10,7 +10,8 @@ use crate::media::{MediaType, Sample};
 /// `drain` at the end of the stream; after `drain` or `flush` samples may come again. A decoder that learns its output
 /// type only from the samples (or whose type changes) says so with [`Output::push_format`] before the first sample of it.
 /// An error of `process` concerns that sample; whether the next one can be processed is the component's to say by
-/// succeeding. A panic ends the session with `Panicked`.
+/// succeeding. A panic ends the node with `Panicked`; the rest
+/// of the session goes on.
 pub trait Transform {
     /// Fixes the input type and answers the output types that can be made from it, best first.
     ///

@@ -393,16 +393,11 @@ fn furthest(before: Refusal, new: Refusal) -> Refusal {
 
 /// Whether the error means that nobody can be asked any more, or that asking was wrong.
 fn ends_the_search(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Cancelled
-            | ErrorKind::HostLost(_)
-            | ErrorKind::DeadlineExceeded { .. }
-            | ErrorKind::ActorStopped
-            | ErrorKind::Shutdown { .. }
-            | ErrorKind::Protocol(_)
-            | ErrorKind::ClassNotInHost { .. }
-            | ErrorKind::InvalidSettings { .. }
-            | ErrorKind::Topology(_)
-    )
+    error.ends_every_try()
+        || matches!(
+            error.kind(),
+            ErrorKind::ClassNotInHost { .. }
+                | ErrorKind::InvalidSettings { .. }
+                | ErrorKind::Topology(_)
+        )
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_engine::component::Role;
-use portcullis_engine::loader::Negotiate;
+use portcullis_engine::loader::{self, Negotiate};
 use portcullis_engine::topology::{NodeId, NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis_engine::{Error, MediaType, PresentationDescriptor, Result};
 
@@ -161,13 +161,7 @@ impl<'a> Parties<'a> {
 
 impl Negotiate for Parties<'_> {
     fn candidates(&self, role: Role, input: &MediaType) -> Vec<String> {
-        self.with
-            .registry
-            .components()
-            .candidates(|info| info.role == role && info.takes(input.subtype))
-            .into_iter()
-            .map(|entry| entry.info().class.to_owned())
-            .collect()
+        loader::candidates(self.with.registry.components(), role, input)
     }
 
     fn try_transform<'a>(
