@@ -23,6 +23,9 @@ use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
 use crate::bridge::payload_port::{Memory, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
+/// Descriptors that a peer may send for nothing: with a call to an object that is gone, say.
+const MAX_UNTAKEN: usize = 64;
+
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
 /// A link's state. Lives on one arbiter.
@@ -38,6 +41,8 @@ pub(crate) struct LinkCore {
     pub(super) closing: Notify,
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
     incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
+    /// Descriptors of the peer that no message took.
+    untaken: Cell<usize>,
     lost: watch::Sender<Option<Error>>,
     is_lost: Cell<bool>,
 }
@@ -104,6 +109,7 @@ impl LinkCore {
             closing: Notify::new(),
             outgoing_descriptors: RefCell::default(),
             incoming_descriptors: RefCell::default(),
+            untaken: Cell::new(0),
             lost: watch::channel(None).0,
             is_lost: Cell::new(false),
         })
@@ -279,9 +285,17 @@ impl LinkCore {
             kind::SLOTS => self.payloads.borrow_mut().release(&body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
         };
-        // What a message did not take is closed, aside.
-        self.incoming_descriptors.take();
-        outcome
+        // What a message did not take is closed, aside. Closing may last as long as the peer likes, so there is an end to it.
+        let untaken = self.incoming_descriptors.take();
+        let untaken = untaken.iter().filter(|descriptor| descriptor.is_some());
+        let count = self.untaken.get().saturating_add(untaken.count());
+        self.untaken.set(count);
+        match outcome {
+            Ok(()) if count > MAX_UNTAKEN => Err(protocol(format!(
+                "{count} descriptors that no message took"
+            ))),
+            outcome => outcome,
+        }
     }
 
     /// Tells the peer which of its slots nobody here looks at any more.

@@ -54,7 +54,8 @@ impl LinkCore {
             return caller.fail(error);
         }
         let class = Class::of::<M>();
-        let attempt = match self.outgoing.borrow().is_free(object, class) {
+        let is_free = self.outgoing.borrow().is_free(object, class);
+        let attempt = match is_free {
             true => {
                 let write = |into| postcard::to_extend(&message, into);
                 self.attempt(class, M::NAME, Memory::Free, write)

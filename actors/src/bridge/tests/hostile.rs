@@ -353,6 +353,29 @@ fn descriptors_and_segments_are_what_their_frames_say() {
 }
 
 #[test]
+fn descriptors_for_nothing_are_bounded() {
+    run(async {
+        let (near, sender, _receiver) = attacked(Over::Socket).await;
+        for call in 0..5 {
+            let nothing = FrameHeader {
+                kind: kind::CALL,
+                method: 5,
+                call,
+                ..FrameHeader::default()
+            };
+            let file = || std::fs::File::open("/dev/null").expect("is there").into();
+            let files = (0..16).map(|_| file()).collect();
+            sender.push(nothing, &[], files).expect("is open");
+        }
+        let error = near.lost().wait().await;
+        assert!(
+            error.to_string().contains("that no message took"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
 fn a_handle_to_a_third_host_is_refused_by_name() {
     run(async {
         let (near, sender, _receiver) = attacked(Over::Socket).await;
