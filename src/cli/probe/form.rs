@@ -99,6 +99,8 @@ fn stream(stream: &StreamDescriptor) -> Json {
             .filter(|rate| *rate > 0)
             .map(|rate| rate.to_string()),
     );
+    let private = media_type.private_data().map(|data| data.len());
+    object.put_some("extradata_size", private.filter(|len| *len > 0));
     object.put_some(
         "nb_frames",
         stream.sample_count.map(|count| count.to_string()),
@@ -118,6 +120,8 @@ fn picture(object: &mut Object, stream: &StreamDescriptor) {
     if let Some((width, height)) = media_type.frame_size() {
         object.put("width", json!(width));
         object.put("height", json!(height));
+        object.put("coded_width", json!(width));
+        object.put("coded_height", json!(height));
         if let Some((x, y)) = media_type
             .get(&keys::PIXEL_ASPECT)
             .or_else(|| coded.get(&stream_keys::CODED_PIXEL_ASPECT))
@@ -148,6 +152,15 @@ fn picture(object: &mut Object, stream: &StreamDescriptor) {
         "color_range",
         full.map(|full| if full { "pc" } else { "tv" }),
     );
+    // The decoder configuration record of MP4 and Matroska, not start codes.
+    let record = media_type.private_data();
+    let record = record.filter(|record| record.first() == Some(&1));
+    if let (Subtype::H264, Some(head)) =
+        (media_type.subtype, record.as_ref().and_then(|r| r.get(4)))
+    {
+        object.put("is_avc", json!("true"));
+        object.put("nal_length_size", json!(((head & 3) + 1).to_string()));
+    }
     if let Some(bits) = coded.get(&stream_keys::CODED_BITS) {
         object.put("bits_per_raw_sample", json!(bits.to_string()));
     }
@@ -366,6 +379,7 @@ mod tests {
         let media_type = MediaType::video(Subtype::H264, 320, 180)
             .with(&keys::CODEC_TAG, "avc1".to_owned())
             .with(&keys::PIXEL_ASPECT, (423, 320))
+            .with(&keys::PRIVATE_DATA, vec![1, 66, 0, 30, 0xff].into())
             .with(&keys::FRAME_RATE, (30, 1));
         let base = TimeBase::per_second(15_360).expect("not zero");
         let mut video = StreamDescriptor::new(StreamId(0), media_type, base);
@@ -389,6 +403,10 @@ mod tests {
             ("start_pts", json!(15_360)),
             ("start_time", json!("1.000000")),
             ("pix_fmt", json!("yuv420p")),
+            ("level", json!(-99)),
+            ("is_avc", json!("true")),
+            ("nal_length_size", json!("4")),
+            ("extradata_size", json!(5)),
             ("disposition", json!({ "attached_pic": 1 })),
         ] {
             assert_eq!(json[key], value, "{key}");

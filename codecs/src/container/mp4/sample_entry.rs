@@ -114,25 +114,21 @@ fn video(kind: FourCc, mut data: Data) -> Result<SampleEntry> {
                 let stream = ElementaryStream::parse(data)?;
                 media_type = with_stream(media_type, &stream);
             }
+            // Where these are too short the pictures are still there; what they say is left unsaid.
             b"pasp" => {
-                let ratio = (data.u32()?, data.u32()?);
-                if ratio.0 > 0 && ratio.1 > 0 {
-                    media_type = media_type.with(&keys::PIXEL_ASPECT, ratio);
+                if let (Ok(x @ 1..), Ok(y @ 1..)) = (data.u32(), data.u32()) {
+                    media_type = media_type.with(&keys::PIXEL_ASPECT, (x, y));
                 }
             }
             b"colr" => {
-                let tag: FourCc = data.array()?;
-                if tag == *b"nclx" {
-                    data.skip(6)?;
-                    if data.u8()? & 0x80 != 0 {
-                        media_type = media_type.with(&keys::FULL_RANGE, true);
-                    }
+                if let Some([b'n', b'c', b'l', b'x', _, _, _, _, _, _, range]) =
+                    data.bytes().first_chunk()
+                    && range & 0x80 != 0
+                {
+                    media_type = media_type.with(&keys::FULL_RANGE, true);
                 }
             }
-            b"btrt" => {
-                data.skip(8)?;
-                media_type = with_bit_rate(media_type, data.u32()?);
-            }
+            b"btrt" => media_type = with_average(media_type, data),
             _ => {}
         }
     }
@@ -298,10 +294,7 @@ fn audio_box(media_type: MediaType, kind: FourCc, mut data: Data) -> Result<Medi
                 ..media_type
             }
         }
-        b"btrt" => {
-            data.skip(8)?;
-            with_bit_rate(media_type, data.u32()?)
-        }
+        b"btrt" => with_average(media_type, data),
         _ => media_type,
     })
 }
@@ -345,6 +338,14 @@ fn with_profile(media_type: MediaType, profile: Option<&str>) -> MediaType {
     match profile {
         Some(profile) => media_type.with(&keys::PROFILE, profile.to_owned()),
         None => media_type,
+    }
+}
+
+/// Takes over the average of a `btrt` box.
+fn with_average(media_type: MediaType, mut data: Data) -> MediaType {
+    match data.skip(8).and_then(|()| data.u32()) {
+        Ok(rate) => with_bit_rate(media_type, rate),
+        Err(_) => media_type,
     }
 }
 

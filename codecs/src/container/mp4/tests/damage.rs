@@ -109,6 +109,18 @@ fn single_frames_of_sound_may_come_in_many_runs() {
 }
 
 #[test]
+fn boxes_that_only_describe_keep_nobody_from_playing() {
+    for kind in [b"colr", b"pasp", b"btrt"] {
+        let mut entry = picture(b"jpeg");
+        entry.extend(boxed(kind, &[1, 2]));
+        let len = entry.len() as u32;
+        entry[..4].copy_from_slice(&len.to_be_bytes());
+        let bytes = file(&[track(b"vide", entry, 2, 1)]);
+        assert_eq!(samples(&bytes).len(), 2);
+    }
+}
+
+#[test]
 fn pictures_of_many_lengths_have_a_rate_that_all_their_times_fit() {
     let mut track = track(b"vide", picture(b"jpeg"), 10, 1);
     track.tables = [
