@@ -2,6 +2,7 @@
 
 mod blocking;
 mod input;
+mod readable;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use input::Input;
+use readable::Readable;
 
 use crate::bridge::{FileDescriptor, Handle, ReplyFuture};
 
@@ -122,9 +124,9 @@ impl AsRef<[u8]> for Held {
 
 impl ByteStreamActor {
     /// Starts serving `input` on this arbiter.
-    pub(crate) fn create(input: input::Readable) -> Handle<ByteStream> {
+    pub(crate) fn create(input: Readable) -> Handle<ByteStream> {
         let (reads, queue) = mpsc::channel(WAITING_READS);
-        actix_rt::spawn(input::serve(input, queue));
+        actix_rt::spawn(readable::serve(input, queue));
         let held = Arc::new(Semaphore::new(WAITING_READS));
         Handle::new(&Self { reads, held }.start())
     }

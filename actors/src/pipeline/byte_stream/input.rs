@@ -1,6 +1,5 @@
 //! What an application can give as input, and the task that reads it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -13,9 +12,9 @@ use futures::{Stream, StreamExt};
 use portcullis_engine::{Error, ErrorKind, Result};
 use rustix::fs::{OFlags, fcntl_getfl};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt};
-use tokio::sync::mpsc;
 
-use super::{Access, ByteStreamActor, OpenedStream, Read, WAITING_READS};
+use super::readable::Readable;
+use super::{Access, ByteStreamActor, OpenedStream};
 use crate::bridge::FileDescriptor;
 
 /// What an application can give as input.
@@ -121,11 +120,7 @@ impl Input {
                 return Ok(stream(Access::Actor(actor), Some(len), true));
             }
             (Self::Stream(body), _) => {
-                let actor = ByteStreamActor::create(Readable::Stream {
-                    body,
-                    rest: Bytes::new(),
-                    position: 0,
-                });
+                let actor = ByteStreamActor::create(Readable::stream(body));
                 return Ok(stream(Access::Actor(actor), None, false));
             }
             (Self::Path(_) | Self::Url(_), None) => {
@@ -147,11 +142,7 @@ impl Input {
         }
         // A pipe or device comes once, from its beginning to its end.
         let body = tokio_file_stream(file);
-        let actor = ByteStreamActor::create(Readable::Stream {
-            body,
-            rest: Bytes::new(),
-            position: 0,
-        });
+        let actor = ByteStreamActor::create(Readable::stream(body));
         Ok(stream(Access::Actor(actor), None, false))
     }
 }
@@ -294,88 +285,4 @@ fn tokio_file_stream(file: File) -> BoxStream<'static, io::Result<Bytes>> {
         Ok((count > 0).then(|| (chunk.freeze(), file)))
     })
     .boxed()
-}
-
-/// What an actor reads.
-pub(crate) enum Readable {
-    Bytes(Bytes),
-    Seekable(Box<dyn AsyncReadSeek>),
-    Stream {
-        body: BoxStream<'static, io::Result<Bytes>>,
-        rest: Bytes,
-        position: u64,
-    },
-}
-
-/// Serves reads until nobody can ask any more.
-pub(super) async fn serve(mut input: Readable, mut reads: mpsc::Receiver<Read>) {
-    let mut waiting = VecDeque::new();
-    loop {
-        let next = match waiting.pop_front() {
-            Some(read) => Some(read),
-            None => reads.recv().await,
-        };
-        let Some((read, mut answer)) = next else {
-            return;
-        };
-        let again = input.can_read_again();
-        let mut gone = false;
-        let outcome = {
-            let mut reading = std::pin::pin!(input.read(read.at, read.len as usize));
-            loop {
-                tokio::select! {
-                    outcome = &mut reading => break outcome,
-                    // A stream's data would be lost if its read were dropped: only positions can be read again. Once
-                    // nobody can ask for it, an input that gives none must not be held for ever.
-                    () = answer.closed(), if again || gone => break Err(io::ErrorKind::Interrupted.into()),
-                    next = reads.recv(), if !gone && waiting.len() < WAITING_READS => match next {
-                        Some(next) => waiting.push_back(next),
-                        None => gone = true,
-                    },
-                }
-            }
-        };
-        // The asker may have gone.
-        let _ = answer.send(outcome.map_err(|error| Error::io("read of the input", &error)));
-    }
-}
-
-impl Readable {
-    fn can_read_again(&self) -> bool {
-        !matches!(self, Self::Stream { .. })
-    }
-
-    async fn read(&mut self, at: u64, len: usize) -> io::Result<Bytes> {
-        match self {
-            Self::Bytes(bytes) => {
-                let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                Ok(bytes.slice(from..from.saturating_add(len).min(bytes.len())))
-            }
-            Self::Seekable(input) => {
-                input.seek(io::SeekFrom::Start(at)).await?;
-                let mut bytes = Vec::with_capacity(len);
-                // Full chunks: a short one would cost another round trip.
-                input.take(len as u64).read_to_end(&mut bytes).await?;
-                Ok(bytes.into())
-            }
-            Self::Stream {
-                body,
-                rest,
-                position,
-            } => {
-                if at != *position {
-                    return Err(io::ErrorKind::NotSeekable.into());
-                }
-                while rest.is_empty() {
-                    match body.next().await {
-                        Some(chunk) => *rest = chunk?,
-                        None => return Ok(Bytes::new()),
-                    }
-                }
-                let bytes = rest.split_to(len.min(rest.len()));
-                *position += bytes.len() as u64;
-                Ok(bytes)
-            }
-        }
-    }
 }
