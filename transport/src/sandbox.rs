@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use isolation::{Isolation, LayerReport, LayerState};
 pub use layer::{Layer, LayerSet};
 pub use quotas::HostQuotas;
+pub(crate) use quotas::MAX_THREADS;
 
 /// Which kind of host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

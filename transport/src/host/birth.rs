@@ -217,6 +217,13 @@ impl Attempt<'_> {
         self.wanted().minus(other).minus(self.lost())
     }
 
+    /// Whether nobody may look into it from its first moment on.
+    fn is_private(&self) -> bool {
+        self.order.sandbox.is_some_and(|sandbox| {
+            sandbox.profile == SandboxProfile::Protected && sandbox.requires(Layer::NotDumpable)
+        })
+    }
+
     fn give(&self) -> Result<(Pid, OwnedFd), Errno> {
         let child = self.pipes.child.as_ref().ok_or(Errno::BADF)?;
         let wanted = self.wanted();
@@ -267,6 +274,7 @@ impl Attempt<'_> {
             status: child.status.as_fd(),
             namespaces,
             user_map,
+            is_private: self.is_private(),
             layers: layers.as_ref().filter(|_| is_before_exec),
             outcome: self.outcome(),
         }
@@ -356,6 +364,10 @@ impl Attempt<'_> {
                 Err(names.failed(format!("it cannot be executed: {error}")))
             }
             Report::Failed(Step::Layer(layer), error) => Err(names.layer(layer, error.to_string())),
+            Report::Failed(Step::Tracer, Errno::BUSY) => {
+                let text = "another process of this user traces it (a debugger?)";
+                Err(names.layer(Layer::NotDumpable, text.into()))
+            }
             Report::Failed(step, error) => Err(names.failed(format!("{step:?}: {error}"))),
             other => Err(names.failed(format!("it said {other:?}"))),
         }
@@ -468,6 +480,7 @@ fn try_all() -> Result<Isolation, TransportError> {
             status: child.status.as_fd(),
             namespaces,
             user_map: (user == UserPlan::Namespace && lost == LayerSet::NONE).then(user_map),
+            is_private: false,
             layers: Some(&layers),
             outcome,
         };

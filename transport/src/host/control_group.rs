@@ -9,10 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sandbox::HostQuotas;
-
-/// Threads of a host: workers and whatever its components start.
-const MAX_TASKS: u64 = 512;
+use crate::sandbox::{HostQuotas, MAX_THREADS};
 
 /// The directories of a host's group. Removed when dropped.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl ControlGroup {
             NUMBER.fetch_add(1, Ordering::Relaxed)
         );
         let memory = quotas.memory.to_string();
-        let tasks = MAX_TASKS.to_string();
+        let tasks = MAX_THREADS.to_string();
         let mut group = Self {
             directories: Vec::new(),
             kills: PathBuf::new(),

@@ -21,6 +21,9 @@ pub struct HostQuotas {
 /// Address space beyond private memory: shared pools of both sides, and what allocators reserve without using.
 const SHARED_ADDRESS_SPACE: u64 = 16 << 30;
 
+/// Threads of a host: workers and whatever its components start.
+pub(crate) const MAX_THREADS: u64 = 512;
+
 impl HostQuotas {
     /// The limit of the address space that goes with `memory`.
     pub(crate) fn address_space(&self) -> u64 {

@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{Gid, Uid};
 
 use super::landlock::{DenyAll, last_error};
-use crate::sandbox::{HostQuotas, Layer, LayerSet, Sandbox};
+use crate::sandbox::{HostQuotas, Layer, LayerSet, MAX_THREADS, Sandbox};
 
 /// The user ids of hosts that an application with all privileges starts: this, and the host's process id.
 pub(crate) const FIRST_HOST_USER: u32 = 1_600_000_000;
@@ -57,8 +57,7 @@ pub(crate) struct Layers {
     required: LayerSet,
     user: UserPlan,
     mount_point: CString,
-    limits: [(Resource, u64, u64); 11],
-    limit_count: usize,
+    limits: Vec<(Resource, u64, u64)>,
     landlock: Result<DenyAll, Errno>,
 }
 
@@ -72,14 +71,13 @@ impl Layers {
         let mount_point = [c"/proc", c"/tmp", c"/dev", c"/etc", c"/usr"]
             .into_iter()
             .find(|path| rustix::fs::stat(*path).is_ok());
-        let (limits, limit_count) = limits(&sandbox.quotas);
+        let wanted = sandbox.layers.minus(refused);
         Self {
-            wanted: sandbox.layers.minus(refused),
+            wanted,
             required: required.collect(),
             user,
             mount_point: mount_point.unwrap_or(c"/").to_owned(),
-            limits,
-            limit_count,
+            limits: limits(&sandbox.quotas, wanted.contains(Layer::OwnUser)),
             landlock: DenyAll::of_this_kernel(),
         }
     }
@@ -112,10 +110,8 @@ impl Layers {
             })?;
         }
         self.put(outcome, Layer::ResourceLimits, || {
-            let limits = self.limits.iter().take(self.limit_count);
-            limits
-                .copied()
-                .try_for_each(|(resource, soft, hard)| lower_limit(resource, soft, hard))
+            let mut limits = self.limits.iter().copied();
+            limits.try_for_each(|(resource, soft, hard)| lower_limit(resource, soft, hard))
         })?;
         self.put(outcome, Layer::Capabilities, drop_bounding_set)?;
         if self.user == UserPlan::OwnId {
@@ -148,6 +144,23 @@ pub(crate) fn deny_dumps() -> Result<(), Errno> {
 pub(crate) fn map_user(map: &[u8]) -> Result<(), Errno> {
     let file = rustix::fs::open(c"/proc/self/uid_map", OFlags::WRONLY, Mode::empty())?;
     rustix::io::write(&file, map).map(drop)
+}
+
+/// Whether a process traces this one, as far as `/proc` shows it: one in our own or an inner pid namespace.
+pub(crate) fn is_traced() -> Result<bool, Errno> {
+    const ROOM: usize = 4096;
+    const NAME: &[u8] = b"\nTracerPid:\t";
+    let file = rustix::fs::open(
+        c"/proc/self/status",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut text = [0; ROOM];
+    let read = rustix::io::read(&file, &mut text)?;
+    let text = text.get(..read).unwrap_or_default();
+    let at = text.windows(NAME.len()).position(|part| part == NAME);
+    let first_digit = at.and_then(|at| text.get(at + NAME.len()));
+    first_digit.map(|digit| *digit != b'0').ok_or(Errno::IO)
 }
 
 fn enter_empty_root(mount_point: &CStr) -> Result<(), Errno> {
@@ -185,14 +198,14 @@ fn lower_limit(resource: Resource, soft: u64, hard: u64) -> Result<(), Errno> {
 }
 
 /// Process limits (soft, hard) for these quotas.
-fn limits(quotas: &HostQuotas) -> ([(Resource, u64, u64); 11], usize) {
+///
+/// The kernel counts threads by user, so there is a limit only for a host that is a user of its own.
+fn limits(quotas: &HostQuotas, is_own_user: bool) -> Vec<(Resource, u64, u64)> {
     // Keys may be locked in memory.
     const LOCKED_MEMORY: u64 = 1 << 20;
     let fixed = |resource, limit| (resource, limit, limit);
-    // No core file, queue or priority; no limit of file sizes (a sink writes files) and none of processes (it would count
-    // the user's, and threads too).
-    let cpu = quotas.cpu_seconds();
-    let limits = [
+    // No core file, queue or priority; no limit of file sizes (a sink writes files).
+    let mut limits = vec![
         fixed(Resource::Core, 0),
         fixed(Resource::Nofile, quotas.descriptors),
         fixed(Resource::Data, quotas.memory),
@@ -203,14 +216,15 @@ fn limits(quotas: &HostQuotas) -> ([(Resource, u64, u64); 11], usize) {
         fixed(Resource::Rtprio, 0),
         fixed(Resource::Locks, 0),
         fixed(Resource::Sigpending, 256),
-        // The first signal is caught and tells why; the second one cannot be.
-        (
-            Resource::Cpu,
-            cpu.unwrap_or(0),
-            cpu.unwrap_or(0).saturating_add(1),
-        ),
     ];
-    (limits, limits.len() - usize::from(cpu.is_none()))
+    if is_own_user {
+        limits.push(fixed(Resource::Nproc, MAX_THREADS));
+    }
+    if let Some(seconds) = quotas.cpu_seconds() {
+        // The first signal is caught and tells why; the second one cannot be.
+        limits.push((Resource::Cpu, seconds, seconds.saturating_add(1)));
+    }
+    limits
 }
 
 fn become_user(pid: u32) -> Result<(), Errno> {
@@ -334,14 +348,15 @@ mod tests {
 
     #[test]
     fn a_limit_of_processor_time_is_set_only_when_asked_for() {
-        let (_, without) = limits(&HostQuotas::default());
+        let without = limits(&HostQuotas::default(), true);
         let quotas = HostQuotas {
             cpu_time: Some(std::time::Duration::from_millis(1500)),
             ..HostQuotas::default()
         };
-        let (limits, with) = limits(&quotas);
-        assert_eq!(with, without + 1);
-        let last = limits.last().unwrap();
+        let with = limits(&quotas, true);
+        assert_eq!(with.len(), without.len() + 1);
+        let last = with.last().unwrap();
         assert_eq!((last.1, last.2), (2, 3));
+        assert_eq!(limits(&quotas, false).len(), without.len());
     }
 }

@@ -25,6 +25,8 @@ const SPARE_DESCRIPTOR: RawFd = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Layer(Layer),
+    /// Somebody traces it already.
+    Tracer,
     Parent,
     ProcessGroup,
     Exec,
@@ -33,6 +35,7 @@ pub(crate) enum Step {
 const PARENT: u32 = 100;
 const PROCESS_GROUP: u32 = 101;
 const EXEC: u32 = 102;
+const TRACER: u32 = 103;
 
 impl Step {
     fn number(self) -> u32 {
@@ -41,6 +44,7 @@ impl Step {
             Self::Parent => PARENT,
             Self::ProcessGroup => PROCESS_GROUP,
             Self::Exec => EXEC,
+            Self::Tracer => TRACER,
         }
     }
 
@@ -49,6 +53,7 @@ impl Step {
             PARENT => Self::Parent,
             PROCESS_GROUP => Self::ProcessGroup,
             EXEC => Self::Exec,
+            TRACER => Self::Tracer,
             number => Self::Layer(Layer::from_number(u8::try_from(number).ok()?)?),
         })
     }
@@ -146,6 +151,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) namespaces: LayerSet,
     /// The line of the user map, if it gets a user namespace.
     pub(crate) user_map: Option<Vec<u8>>,
+    /// Whether it must not be traced.
+    pub(crate) is_private: bool,
     /// The layers that are put on before the program runs.
     pub(crate) layers: Option<&'a Layers>,
     pub(crate) outcome: Outcome,
@@ -240,6 +247,14 @@ impl Birth<'_> {
         if let Some(map) = &self.user_map {
             layers::map_user(map).map_err(at(Step::Layer(Layer::OwnUser)))?;
             self.outcome.set(Layer::OwnUser, Ok(()));
+        }
+        if self.is_private {
+            // Until here the child is as open to other processes of the user as the application of which it is a copy,
+            // and whoever is attached stays so beyond `exec`: first nobody can come any more, then nobody may be there.
+            layers::deny_dumps().map_err(at(Step::Layer(Layer::NotDumpable)))?;
+            if layers::is_traced().map_err(at(Step::Tracer))? {
+                return Err((Step::Tracer, Errno::BUSY));
+            }
         }
         rustix::process::setpgid(None, None).map_err(at(Step::ProcessGroup))?;
         reset_signals();
