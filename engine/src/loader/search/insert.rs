@@ -8,7 +8,8 @@ use crate::component::Role;
 use crate::error::{Error, ErrorKind};
 use crate::loader::attempt::Stage;
 use crate::loader::types::{complete, inherit};
-use crate::media::{MediaType, Value};
+use crate::media::MediaType;
+use crate::presentation::StreamDescriptor;
 use crate::topology::{ObjectRef, TopologyNode};
 
 /// Converters behind each other.
@@ -82,13 +83,10 @@ impl<'a> Search<'a> {
             .topology
             .node(node)
             .and_then(TopologyNode::stream_descriptor);
-        let scheme = descriptor
-            .map(|stream| &stream.attributes)
-            .and_then(|attributes| attributes.named("protection_scheme"));
-        let scheme = match scheme {
-            Some(Value::Text(text)) => text.clone(),
-            _ => "unknown scheme".into(),
-        };
+        let scheme = descriptor.map_or_else(
+            || "unknown scheme".into(),
+            StreamDescriptor::protection_scheme,
+        );
         Error::new(ErrorKind::Protected { scheme }).at_node(goal.to.label())
     }
 
