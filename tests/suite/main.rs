@@ -17,6 +17,7 @@ mod examples;
 mod external_crate;
 mod host_lifetime;
 mod host_loss;
+mod hostile_component;
 mod reader;
 mod session;
 mod trust;

@@ -238,6 +238,14 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
                         return self.fail(error);
                     }
                 }
+                // What is behind takes memory by it.
+                FlowItem::Format(media_type) => {
+                    if let Some((width, height)) = media_type.frame_size()
+                        && let Err(error) = self.limits.check_picture(width, height)
+                    {
+                        return self.fail(error);
+                    }
+                }
                 FlowItem::End => self.ended = true,
                 _ => {}
             }

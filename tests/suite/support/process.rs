@@ -55,3 +55,12 @@ pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
         .ok()
         .map(|kib| kib << 10)
 }
+
+/// The processor time that a process has used, in hundredths of a second.
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    // In user code and in the kernel.
+    let fields = after.split_whitespace().skip(11).take(2);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
+}
