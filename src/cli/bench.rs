@@ -8,6 +8,7 @@ mod components;
 mod files;
 mod floor;
 mod flow;
+mod hosts;
 mod row;
 
 use std::path::PathBuf;
@@ -50,6 +51,10 @@ pub struct BenchArgs {
     /// installed
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Only what hosts cost: their start, from nothing and from a pool, their memory, how soon their death is noticed, and so
+    /// many at once
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub hosts: Option<u32>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -94,6 +99,9 @@ pub enum Direction {
 /// When a host cannot start or is lost, or nobody reads the output any more.
 pub async fn run(args: BenchArgs) -> Result<()> {
     let mut rows = Rows::new(&args);
+    if let Some(count) = args.hosts {
+        return hosts::measure(args.placement, &mut rows, count).await;
+    }
     let size = args.size as usize;
     let (floor, floor_value) = match args.touch {
         true => ("cross-core-hand-over", floor::hand_over(size)?),

@@ -1,4 +1,4 @@
-//! What a user waits for: a host that starts, a file that is looked at, the first picture, the whole file; beside what people
+//! What a user waits for: a file that is looked at, the first picture, the whole file; beside what people
 //! use now, where it is installed.
 
 use std::path::Path;
@@ -11,18 +11,12 @@ use futures::TryStreamExt;
 use super::row::{self, Rows};
 use super::{BenchArgs, Where};
 use crate::StreamSelector;
-use crate::host::{Host, ProtectedHost, Trust};
 
-/// Starts of a host and of a program that does nothing.
-const STARTS: usize = 30;
 /// Whole decodes of the file, each with a host of its own.
 const DECODES: usize = 20;
 
 /// Prints what `file` takes.
 pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
-    if args.placement != Where::InProcess {
-        host_start(rows, args.placement).await?;
-    }
     let own = std::env::current_exe().context("this program")?;
     let placement = match args.placement {
         Where::InProcess => "in-process",
@@ -80,34 +74,6 @@ pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> R
     decodes(args, rows, file).await
 }
 
-/// From nothing to a host that answers, beside a program that ends at once.
-async fn host_start(rows: &mut Rows, place: Where) -> Result<()> {
-    let start_one = async || match place {
-        Where::Protected => {
-            ProtectedHost::new(Host::current(), Trust::development())
-                .start()
-                .await
-        }
-        _ => Host::current().start().await,
-    };
-    let mut times = Vec::new();
-    for _ in 0..STARTS {
-        let start = Instant::now();
-        let host = start_one().await?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        drop(host);
-    }
-    let bare = milliseconds(&mut Command::new("true"), STARTS as u32)?.unwrap_or(0.0);
-    rows.set_count(STARTS as u64);
-    rows.print(
-        "host-start",
-        row::median(times),
-        "ms",
-        "start-and-end-of-true",
-        bare,
-    )
-}
-
 /// Whole decodes with a fresh host each, and what the wall costs beside the same in this process.
 async fn decodes(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
     let mut times = [Vec::new(), Vec::new()];
@@ -139,7 +105,7 @@ async fn decode(place: Where, file: &Path) -> Result<u64> {
 }
 
 /// The median of how long a command takes; `None` if it is not installed or fails.
-fn milliseconds(command: &mut Command, runs: u32) -> Result<Option<f64>> {
+pub(super) fn milliseconds(command: &mut Command, runs: u32) -> Result<Option<f64>> {
     let mut times = Vec::new();
     for _ in 0..runs {
         let start = Instant::now();

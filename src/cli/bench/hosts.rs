@@ -1,0 +1,177 @@
+//! What hosts cost: their start, their memory, and how soon it is noticed that one died.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Where;
+use super::files::milliseconds;
+use super::row::{self, Rows};
+use crate::host::{
+    AwaitHostUnlocked, Host, HostConnection, HostPool, LockHost, ProtectedHost, Trust,
+};
+
+/// Starts one after another.
+const STARTS: usize = 200;
+/// Hosts taken from a pool, with time for it to fill again between them.
+const TAKEN: usize = 50;
+/// Hosts that are killed.
+const KILLED: usize = 50;
+const POOL: usize = 4;
+
+/// Prints what hosts of this placement cost, and `count` of them at once.
+pub(super) async fn measure(place: Where, rows: &mut Rows, count: u32) -> Result<()> {
+    if place == Where::InProcess {
+        bail!("there are no hosts in-process");
+    }
+    let start = Instant::now();
+    let first = start_one(place).await?;
+    let first_start = elapsed(start);
+    let bare = milliseconds(&mut Command::new("true"), STARTS as u32)?.unwrap_or(0.0);
+    let floor = "start-and-end-of-true";
+    rows.set_count(1);
+    rows.print("host-start-first", first_start, "ms", floor, bare)?;
+    memory(rows, "host-memory", std::slice::from_ref(&first))?;
+    drop(first);
+
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let host = start_one(place).await?;
+        times.push(elapsed(start));
+        drop(host);
+    }
+    rows.set_count(STARTS as u64);
+    quantiles(rows, "host-start", &times, floor, bare)?;
+    quantiles(
+        rows,
+        "host-from-pool",
+        &from_pool(place).await?,
+        floor,
+        bare,
+    )?;
+    quantiles(
+        rows,
+        "host-death-noticed",
+        &deaths(place).await?,
+        floor,
+        bare,
+    )?;
+    at_once(place, rows, count, bare).await
+}
+
+async fn start_one(place: Where) -> Result<HostConnection> {
+    Ok(match place {
+        Where::Protected => protected().start().await?,
+        _ => Host::current().start().await?,
+    })
+}
+
+fn protected() -> ProtectedHost {
+    ProtectedHost::new(Host::current(), Trust::development())
+}
+
+async fn from_pool(place: Where) -> Result<Vec<f64>> {
+    let pool = match place {
+        Where::Protected => HostPool::protected(protected(), POOL).await?,
+        _ => HostPool::isolated(Host::current(), POOL).await?,
+    };
+    let mut times = Vec::new();
+    for _ in 0..TAKEN {
+        let mut again = tokio::time::interval(Duration::from_millis(5));
+        while pool.ready() < POOL {
+            again.tick().await;
+        }
+        let start = Instant::now();
+        let host = pool.take().await?;
+        times.push(elapsed(start));
+        drop(host);
+    }
+    Ok(times)
+}
+
+/// From the kill to the failure of a call that was waiting.
+async fn deaths(place: Where) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for _ in 0..KILLED {
+        let host = start_one(place).await?;
+        host.pmp_host().send(LockHost).await?;
+        let waiting = host.pmp_host().send(AwaitHostUnlocked);
+        let start = Instant::now();
+        host.kill();
+        if waiting.await.is_ok() {
+            bail!("a killed host answered");
+        }
+        times.push(elapsed(start));
+    }
+    Ok(times)
+}
+
+async fn at_once(place: Where, rows: &mut Rows, count: u32, bare: f64) -> Result<()> {
+    let start = Instant::now();
+    let mut hosts = Vec::new();
+    let before = descriptors()?;
+    for _ in 0..count {
+        hosts.push(start_one(place).await?);
+    }
+    let each = elapsed(start) / f64::from(count);
+    rows.set_count(count.into());
+    rows.print(
+        "hosts-at-once-start",
+        each,
+        "ms/host",
+        "start-and-end-of-true",
+        bare,
+    )?;
+    memory(rows, "hosts-at-once-memory", &hosts)?;
+    let each = (descriptors()?.saturating_sub(before)) as f64 / f64::from(count);
+    rows.print(
+        "hosts-at-once-descriptors",
+        each,
+        "of ours/host",
+        "one",
+        1.0,
+    )
+}
+
+/// Proportional memory of a host, beside its program's size on disk.
+fn memory(rows: &Rows, name: &str, hosts: &[HostConnection]) -> Result<()> {
+    let mut sum = 0.0;
+    for host in hosts {
+        let path = format!("/proc/{}/smaps_rollup", host.pid());
+        // The memory of a host is not readable by others of its user.
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            eprintln!("portcullis: {name}: only root may read {path}");
+            return Ok(());
+        };
+        let line = text.lines().find(|line| line.starts_with("Pss:"));
+        let value = line.and_then(|line| line.split_whitespace().nth(1));
+        sum += value.context("no Pss line")?.parse::<f64>()?;
+    }
+    let program = std::fs::metadata("/proc/self/exe")?.len() as f64 / f64::from(1 << 20);
+    let each = sum / 1024.0 / hosts.len() as f64;
+    rows.print(name, each, "MiB", "program-on-disk", program)
+}
+
+fn descriptors() -> Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+fn quantiles(rows: &mut Rows, name: &str, times: &[f64], floor: &str, value: f64) -> Result<()> {
+    rows.set_count(times.len() as u64);
+    for (part, label) in [(0.5, "p50"), (0.99, "p99")] {
+        rows.print(
+            &format!("{name}-{label}"),
+            row::quantile(times, part),
+            "ms",
+            floor,
+            value,
+        )?;
+    }
+    Ok(())
+}
+
+fn elapsed(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
