@@ -31,8 +31,8 @@ use std::sync::{Arc, OnceLock};
 pub use portcullis_actors::bridge::{self, AnyHandle, Handle, Interface, Remote};
 pub use portcullis_actors::client::{
     EventStream, GrabbedSamples, MediaSession, MediaSessionBuilder, Output as StreamOutput,
-    OutputFormat, PictureFormat, Placement, PmpFlags, SampleStream, SoundFormat, SourceReader,
-    SourceReaderBuilder, SourceSide, StreamSelector,
+    OutputFormat, PictureFormat, Placement, PmpFlags, Resolution, SampleStream, SoundFormat,
+    SourceReader, SourceReaderBuilder, SourceSide, StreamSelector,
 };
 pub use portcullis_actors::interactive::{Interactive, Receive};
 pub use portcullis_actors::pipeline;
@@ -94,4 +94,9 @@ pub fn session(placement: Placement) -> MediaSessionBuilder {
 /// Makes a PMP session as in the original: in a protected host, unless the flag for an unprotected process is set.
 pub fn pmp_session(host: host::Host, flags: PmpFlags) -> MediaSessionBuilder {
     MediaSessionBuilder::pmp(registry(), host, flags)
+}
+
+/// Resolves an input here, before there is a session, which is made only if the content needs a protected host.
+pub fn resolve(input: impl Into<Input>) -> Resolution {
+    Resolution::new(registry(), input)
 }

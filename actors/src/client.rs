@@ -5,6 +5,7 @@
 mod events;
 mod grabber;
 mod reader;
+mod resolution;
 mod session;
 
 pub use events::EventStream;
@@ -14,4 +15,5 @@ pub use reader::{
     Output, OutputFormat, PictureFormat, SampleStream, SoundFormat, SourceReader,
     SourceReaderBuilder, StreamSelector,
 };
+pub use resolution::Resolution;
 pub use session::{MediaSession, MediaSessionBuilder, Placement, PmpFlags, SourceSide};

@@ -399,3 +399,37 @@ fn a_program_that_is_no_host_says_so() {
         );
     });
 }
+
+#[test]
+fn a_session_is_made_during_resolution_only_for_what_needs_one() {
+    run(async {
+        let (clear, none) = portcullis::resolve(media::clip())
+            .create_session(async || panic!("clear content needs no session"))
+            .resolve()
+            .await
+            .unwrap();
+        assert!(none.is_none());
+        assert_eq!(clear.presentation.streams.len(), 2);
+
+        let error = portcullis::resolve(media::protected())
+            .resolve()
+            .await
+            .unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::NoPmpHost), "{error}");
+
+        let trust = Signed::of(builtin()).trust();
+        let (source, session) = portcullis::resolve(media::protected())
+            .create_session(move || {
+                portcullis::pmp_session(host(), PmpFlags::Protected(trust)).start()
+            })
+            .resolve()
+            .await
+            .unwrap();
+        let session = session.unwrap();
+        assert!(source.presentation.requires_protected_host());
+        assert_eq!(
+            session.host().isolation().unwrap().profile,
+            Some(SandboxProfile::Protected)
+        );
+    });
+}

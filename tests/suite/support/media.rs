@@ -13,6 +13,11 @@ pub(crate) fn clip() -> PathBuf {
     root().join("tests/media/clip.mp4")
 }
 
+/// An encrypted clip of the repository.
+pub(crate) fn protected() -> PathBuf {
+    root().join("tests/media/protected.mp4")
+}
+
 /// The repository's own clips.
 pub(crate) fn small() -> PathBuf {
     root().join("tests/media")
