@@ -2,6 +2,8 @@
 //! threads and memory are its own; its tests run one after another.
 //!
 //! `PORTCULLIS_KILLS` and `PORTCULLIS_UPLOADS` make longer runs.
+// What is outside of a `#[test]` function here is a test's part too.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
