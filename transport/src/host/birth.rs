@@ -4,6 +4,7 @@ use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -45,6 +46,7 @@ pub(super) fn prepare_thread() {
 
 /// Starts a host: its process, and our end of the socket to it.
 pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), TransportError> {
+    reap_held();
     let program = order.program.to_string();
     check_image(&program, &order)?;
     let (ours, theirs) = socket_pair()?;
@@ -79,7 +81,7 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
     let started = attempt.lead(pid, &names);
     let Attempt { pipes, group, .. } = attempt;
     if let Err(error) = started {
-        end(&pidfd);
+        end(pidfd);
         return Err(error);
     }
     let belongings = Belongings {
@@ -93,7 +95,7 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
     match watched {
         Ok(process) => Ok((process, ours)),
         Err(error) => {
-            end(&pidfd);
+            end(pidfd);
             Err(names.failed(format!("it cannot be watched ({error}), so it was ended")))
         }
     }
@@ -383,17 +385,31 @@ fn read_report(status: &OwnedFd, tries: bool) -> Result<Report, Errno> {
     Ok(Report::decode(&bytes, tries))
 }
 
+/// Children that are gone and that somebody who traced them has not yet let go.
+static HELD: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// Reaps those that have been let go.
+fn reap_held() {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.retain(|pidfd| matches!(wait_for(pidfd.as_fd()), Ok(None)));
+}
+
 /// Ends a child that nobody watches.
-fn end(pidfd: &OwnedFd) {
+fn end(pidfd: OwnedFd) {
     // It may have ended already.
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     let mut polled = [rustix::event::PollFd::new(
-        pidfd,
+        &pidfd,
         rustix::event::PollFlags::IN,
     )];
     let gone = rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None));
-    if let Err(error) = gone.and_then(|_| wait_for(pidfd.as_fd())) {
-        tracing::debug!(%error, "a host that failed to start was not reaped");
+    match gone.and_then(|_| wait_for(pidfd.as_fd())) {
+        Ok(Some(_)) => {}
+        Ok(None) => HELD
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pidfd),
+        Err(error) => tracing::debug!(%error, "a host that failed to start was not reaped"),
     }
 }
 
@@ -503,7 +519,7 @@ fn try_all() -> Result<Isolation, TransportError> {
             let _ = rustix::io::write(&go, &number.to_ne_bytes());
         }
         let report = read_report(&pipes.status, true).map_err(spawning)?;
-        end(&pidfd);
+        end(pidfd);
         namespaces
             .iter()
             .for_each(|layer| outcome.set(layer, Ok(())));

@@ -112,7 +112,12 @@ impl Drop for ControlGroup {
     }
 }
 
+/// A group without processes may be one that its application is just about to fill.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Removes groups of applications that are gone: one that is killed cannot remove those of the hosts that die with it.
+///
+/// Who is gone is known only of applications in our own pid namespace; with others we may share the hierarchy.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -125,8 +130,13 @@ fn sweep(parent: &Path) {
         let is_gone = pid
             .and_then(|pid| pid.parse::<u32>().ok())
             .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let made = entry.metadata().and_then(|facts| facts.modified());
+        let is_fresh = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < FRESH));
         // The kernel keeps one that has processes.
-        if is_gone && let Err(error) = fs::remove_dir(entry.path()) {
+        if is_gone
+            && !is_fresh
+            && let Err(error) = fs::remove_dir(entry.path())
+        {
             tracing::debug!(%error, "a control group of an application that is gone stays");
         }
     }

@@ -1,7 +1,7 @@
 //! The filters of system calls: small data files, compiled in the host when it starts.
 //!
 //! A line is `allow NAMES` or `errno NAME NAMES`, perhaps with `when argN == V` or `when argN & MASK == V` (the low half of
-//! an argument, which is all that the kernel reads of an `int`; `ptrN` is the whole of it), perhaps with `@ARCH` for calls that only one architecture has, or `include FILE`; `#` begins a comment. Several lines for one call
+//! an argument, which is all that the kernel reads of an `int`; `ptrN` is the whole of it; several with `and`), perhaps with `@ARCH` for calls that only one architecture has, or `include FILE`; `#` begins a comment. Several lines for one call
 //! add up. Everything else is trapped, so that the host can say which call it was.
 //!
 //! An `errno` line becomes a filter of its own: a program has one action for what matches. The kernel runs all programs
@@ -64,8 +64,8 @@ pub(crate) fn programs(
         .map_err(|text| TransportError::io(format!("compile the filter {name}"), text))
 }
 
-/// Conditions of a call: one alternative for each line; none when it needs none.
-type Calls = BTreeMap<i64, Vec<Option<SeccompCondition>>>;
+/// Conditions of a call: one alternative for each line, all of which must hold; empty when it needs none.
+type Calls = BTreeMap<i64, Vec<Vec<SeccompCondition>>>;
 
 #[derive(Default)]
 struct Lines {
@@ -106,13 +106,13 @@ fn program(
     let mut rules = BTreeMap::new();
     for (call, conditions) in calls {
         // Without conditions the call matches always.
-        let alternatives: Option<Vec<_>> = conditions.into_iter().collect();
-        let alternatives = alternatives.unwrap_or_default();
-        let alternatives: Result<Vec<_>, _> = alternatives
-            .into_iter()
-            .map(|condition| SeccompRule::new(vec![condition]))
-            .collect();
-        rules.insert(call, alternatives.map_err(|error| error.to_string())?);
+        let alternatives = if conditions.iter().any(Vec::is_empty) {
+            Vec::new()
+        } else {
+            let rules: Result<_, _> = conditions.into_iter().map(SeccompRule::new).collect();
+            rules.map_err(|error| error.to_string())?
+        };
+        rules.insert(call, alternatives);
     }
     let filter = SeccompFilter::new(rules, otherwise, matching, architecture);
     filter
@@ -148,9 +148,12 @@ fn rule(verb: &str, rest: &str, into: &mut Lines) -> Result<(), String> {
     if architecture.is_some_and(|name| name != std::env::consts::ARCH) {
         return Ok(());
     }
-    let (names, condition) = match rest.split_once(" when ") {
-        Some((names, condition)) => (names, Some(parse_condition(condition)?)),
-        None => (rest, None),
+    let (names, conditions) = match rest.split_once(" when ") {
+        Some((names, text)) => {
+            let conditions: Result<Vec<_>, _> = text.split(" and ").map(parse_condition).collect();
+            (names, conditions?)
+        }
+        None => (rest, Vec::new()),
     };
     let mut names = names.split_whitespace();
     let calls = match verb {
@@ -165,7 +168,7 @@ fn rule(verb: &str, rest: &str, into: &mut Lines) -> Result<(), String> {
     for name in names {
         let call = Sysno::from_str(name).map_err(|()| format!("no system call {name}"))?;
         let entry = calls.entry(i64::from(call.id())).or_default();
-        entry.push(condition.clone());
+        entry.push(conditions.clone());
     }
     Ok(())
 }
@@ -243,6 +246,7 @@ mod tests {
             ("allow mmap when arg9 == 1", "a, line 1"),
             ("allow mmap when argx == 1", "argx is not"),
             ("allow mmap when arg1 = 1", "is not a condition"),
+            ("allow mmap when arg1 == 1 and", "is not a condition"),
             ("allow mmap when arg1 == zwei", "zwei is not a number"),
             ("include b", "no file b"),
             ("include a", "included too deep"),

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use portcullis_transport::{HostCommand, HostExit, HostProgram, Layer, SandboxProfile, host};
 
@@ -19,6 +20,29 @@ use crate::{STAGE, debugger, filter, is_whole};
 /// How long one attack may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What is being done, and since when.
+static STEP: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+
+/// Says what is being done, for the watch that ends this process when that takes too long.
+pub(crate) fn step(what: String) {
+    *STEP.lock().unwrap() = Some((what, Instant::now()));
+}
+
+/// Many waits here are for other processes, which have deadlines of their own or none.
+fn watch() {
+    std::thread::spawn(|| {
+        loop {
+            std::thread::park_timeout(Duration::from_secs(1));
+            if let Some((what, since)) = &*STEP.lock().unwrap()
+                && since.elapsed() > DEADLINE
+            {
+                println!("FAULT: no end in {DEADLINE:?}: {what}");
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
 /// Of this application's own descriptors, so that a limit can be raised where nothing forbids it.
 const DESCRIPTORS: u64 = 6000;
 
@@ -27,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
     assert!(std::path::Path::new(RESULTS).exists(), "only in the jail");
     let user = rustix::process::getuid().as_raw();
     limit_descriptors();
+    watch();
     let (targets, _offered) = offer(user);
     let has_group = run(host::check()).unwrap().has(Layer::ControlGroup);
     let mut faults = Vec::new();
@@ -145,6 +170,7 @@ async fn future(
     if let Some(sandbox) = &column.sandbox {
         command = command.sandbox(sandbox.clone());
     }
+    step(format!("{} / {}", attack.name, column.name));
     let cores = format!("{}/cores", targets.folder);
     let (process, _socket) = match command.spawn().await {
         Ok(spawned) => spawned,

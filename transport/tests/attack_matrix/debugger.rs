@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use portcullis_transport::{HostCommand, HostProgram, Layer, Sandbox, TransportError, host};
 
 use crate::STAGE;
-use crate::application::run;
+use crate::application::{run, step};
 
 /// Where the secret lies.
 const PLACE: usize = 0x5000_0000_0000;
@@ -114,7 +114,7 @@ pub(crate) fn racer_main() -> ExitCode {
         while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) } > 0 {
         }
         for list in &children {
-            let mut text = [0; 256];
+            let mut text = [0; 1 << 16];
             let Ok(read) = list.read_at(&mut text, 0) else {
                 continue;
             };
@@ -233,7 +233,8 @@ pub(crate) fn races(count: u32, faults: &mut Vec<String>) -> String {
     drop(run(command().spawn()).unwrap());
     let mut racer = Racer::start();
     let mut control = Tally::default();
-    for _ in 0..count {
+    for number in 0..count {
+        step(format!("plain process {number}"));
         let mut child = Command::new("/proc/self/exe")
             .env_clear()
             .env(STAGE, "secretive")
@@ -242,18 +243,24 @@ pub(crate) fn races(count: u32, faults: &mut Vec<String>) -> String {
             .spawn()
             .unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        step(format!("plain process {number} races"));
         control.add(racer.loot(child.id()));
+        step(format!("plain process {number} ends"));
         child.kill().unwrap();
         child.wait().unwrap();
     }
     let mut protected = Tally::default();
     let mut refused = 0;
-    for _ in 0..count {
+    for number in 0..count {
+        step(format!("protected host {number} starts"));
         match run(command().spawn()) {
             Ok((process, socket)) => {
                 let mut stream = UnixStream::from(socket);
+                step(format!("protected host {number} serves"));
                 let is_ready = stream.read(&mut [0]).unwrap() == 1;
+                step(format!("protected host {number} races"));
                 let loot = racer.loot(process.pid());
+                step(format!("protected host {number} ends"));
                 process.kill();
                 let exit = run(process.exited());
                 assert!(is_ready, "{exit}");
