@@ -6,15 +6,17 @@
 //! thread goes, and its link ends. What else is kept from it says its [`Sandbox`](crate::Sandbox).
 
 mod birth;
+mod check;
 mod control_group;
 mod endpoint;
 mod exit;
 mod image;
 mod launch;
+mod pipes;
 mod plan;
 mod watch;
 
-pub use birth::check;
+pub use check::check;
 pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve};
 pub use exit::{
     BlockedCall, ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES, Quota,

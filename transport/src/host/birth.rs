@@ -1,15 +1,13 @@
 //! Making one host: everything is prepared, the child is born, the application learns what came of it.
 
 use std::ffi::{CString, OsString};
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::Pid;
 
 use super::control_group::ControlGroup;
 use super::endpoint::{
@@ -17,18 +15,19 @@ use super::endpoint::{
 };
 use super::image::HostImage;
 use super::launch::HostProgram;
+use super::pipes::{Deadline, NoReport, Pipes, end, reap_held};
 use super::plan::Plan;
 use super::watch::{self, Belongings, HostProcess};
 use crate::error::TransportError;
 use crate::link::socket_pair;
-use crate::sandbox::{
-    Isolation, Layer, LayerSet, LayerState, Sandbox, SandboxPolicy, SandboxProfile,
-};
-use crate::sys::layers::{FIRST_HOST_USER, HOST_USERS, Layers, NOT_TRIED, Outcome, UserPlan};
-use crate::sys::process::wait_for;
+use crate::sandbox::{Layer, LayerSet, Sandbox, SandboxProfile};
+use crate::sys::layers::{FIRST_HOST_USER, HOST_USERS, Layers, Outcome, UserPlan};
 use crate::sys::spawn::{
-    Birth, Blank, OUTCOME_DIGITS, PID_DIGITS, REPORT_BYTES, Report, Step, block_signals, spare,
+    Birth, Blank, OUTCOME_DIGITS, PID_DIGITS, Report, Step, block_signals, spare,
 };
+
+/// For how long a child may take until its program runs: a hundred times what it takes, for a machine with much to do.
+pub(super) const START_TIME: Duration = Duration::from_secs(2);
 
 /// What is to be started.
 pub(super) struct Order<'a> {
@@ -78,24 +77,26 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
                 .map_err(|error| names.failed(format!("the kernel gives no process: {error}")))?
         }
     };
-    let started = attempt.lead(pid, &names);
+    let started = attempt.lead(pid, &pidfd, &names);
     let Attempt { pipes, group, .. } = attempt;
-    if let Err(error) = started {
-        end(pidfd);
-        return Err(error);
-    }
+    // Kept until a child that could not be watched has been ended: a group with a process in it cannot be removed.
+    let group = group.and_then(Result::ok).map(Arc::new);
     let belongings = Belongings {
         words: pipes.words,
         note: pipes.note,
         quotas: order.sandbox.map(|sandbox| sandbox.quotas),
-        group: group.and_then(Result::ok),
+        group: group.clone(),
     };
+    if let Err(error) = started {
+        end(pidfd, group);
+        return Err(error);
+    }
     let again = rustix::io::fcntl_dupfd_cloexec(&pidfd, 0).map_err(spawning);
     let watched = again.and_then(|watched| watch::watch(pid, watched, belongings));
     match watched {
         Ok(process) => Ok((process, ours)),
         Err(error) => {
-            end(pidfd);
+            end(pidfd, group);
             Err(names.failed(format!("it cannot be watched ({error}), so it was ended")))
         }
     }
@@ -135,57 +136,23 @@ impl Names {
             text,
         }
     }
-}
 
-fn spawning(error: Errno) -> TransportError {
-    TransportError::io("make a host's descriptors", error)
-}
-
-/// Both ends of what a child is given; its own ends are out of the way of the numbers that they get there.
-struct Pipes {
-    words: OwnedFd,
-    note: OwnedFd,
-    child: Option<ChildEnds>,
-    go: Option<OwnedFd>,
-    status: OwnedFd,
-}
-
-struct ChildEnds {
-    null: OwnedFd,
-    words: OwnedFd,
-    note: OwnedFd,
-    go: OwnedFd,
-    status: OwnedFd,
-}
-
-impl Pipes {
-    fn make() -> Result<Self, TransportError> {
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(spawning);
-        let (words, words_in) = pipe()?;
-        let (note, note_in) = pipe()?;
-        let (go_out, go) = pipe()?;
-        let (status, status_in) = pipe()?;
-        // Only our ends: the host's writes to a full pipe wait as they would anywhere, we never do.
-        for ours in [&words, &note] {
-            rustix::fs::fcntl_setfl(ours, OFlags::NONBLOCK).map_err(spawning)?;
+    /// What a report says that is not the one that should have come.
+    fn unexpected(&self, report: Result<Report, NoReport>) -> TransportError {
+        match report {
+            Ok(Report::Failed(Step::Exec, error)) => {
+                self.failed(format!("it cannot be executed: {error}"))
+            }
+            Ok(Report::Failed(Step::Layer(layer), error)) => self.layer(layer, error.to_string()),
+            Ok(Report::Failed(step, error)) => self.failed(format!("{step:?}: {error}")),
+            Ok(other) => self.failed(format!("it said {other:?}")),
+            Err(error) => self.failed(error.to_string()),
         }
-        let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| TransportError::io("open /dev/null", error))?;
-        let moved = |descriptor: OwnedFd| spare(&descriptor).map_err(spawning);
-        Ok(Self {
-            words,
-            note,
-            go: Some(go),
-            status,
-            child: Some(ChildEnds {
-                null: moved(null)?,
-                words: moved(words_in)?,
-                note: moved(note_in)?,
-                go: moved(go_out)?,
-                status: moved(status_in)?,
-            }),
-        })
     }
+}
+
+pub(super) fn spawning(error: Errno) -> TransportError {
+    TransportError::io("make a host's descriptors", error)
 }
 
 struct Attempt<'a> {
@@ -274,6 +241,7 @@ impl Attempt<'_> {
             descriptors,
             go: child.go.as_fd(),
             status: child.status.as_fd(),
+            parents_ends: self.pipes.parents_ends(),
             namespaces,
             user_map,
             is_private: self.is_private(),
@@ -345,8 +313,9 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Lets the child go on and waits until its program runs.
-    fn lead(&mut self, pid: Pid, names: &Names) -> Result<(), TransportError> {
+    /// Lets the child go on and waits until its program runs, but not for ever: whatever holds it holds up all starts.
+    fn lead(&mut self, pid: Pid, pidfd: &OwnedFd, names: &Names) -> Result<(), TransportError> {
+        let until = Deadline::after(START_TIME);
         self.pipes.child = None;
         let number = pid.as_raw_pid().cast_unsigned();
         if let Some(Ok(group)) = &self.group
@@ -355,62 +324,55 @@ impl Attempt<'_> {
             // The child is there and reports the group as made; better none than one with a false report.
             return Err(names.layer(Layer::ControlGroup, error.to_string()));
         }
+        if self.is_private() {
+            match self.pipes.report(pidfd, &until, false) {
+                Ok(Report::Private) => check_tracer(number, names)?,
+                other => return Err(names.unexpected(other)),
+            }
+        }
         let go = self.pipes.go.take();
         let sent = go.map_or(Err(Errno::BADF), |go| {
             rustix::io::write(&go, &number.to_ne_bytes())
         });
         sent.map_err(|error| names.failed(format!("it ended at once: {error}")))?;
-        match read_report(&self.pipes.status, false).map_err(spawning)? {
-            Report::Running => Ok(()),
-            Report::Failed(Step::Exec, error) => {
-                Err(names.failed(format!("it cannot be executed: {error}")))
-            }
-            Report::Failed(Step::Layer(layer), error) => Err(names.layer(layer, error.to_string())),
-            Report::Failed(Step::Tracer, Errno::BUSY) => {
-                let text = "another process of this user traces it (a debugger?)";
-                Err(names.layer(Layer::NotDumpable, text.into()))
-            }
-            Report::Failed(step, error) => Err(names.failed(format!("{step:?}: {error}"))),
-            other => Err(names.failed(format!("it said {other:?}"))),
+        match self.pipes.report(pidfd, &until, false) {
+            Ok(Report::Running) if self.is_private() => check_tracer(number, names),
+            Ok(Report::Running) => Ok(()),
+            other => Err(names.unexpected(other)),
         }
     }
 }
 
-fn read_report(status: &OwnedFd, tries: bool) -> Result<Report, Errno> {
-    let file = std::fs::File::from(status.try_clone().map_err(|_| Errno::MFILE)?);
-    let mut bytes = Vec::new();
-    file.take(REPORT_BYTES as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(Report::decode(&bytes, tries))
-}
-
-/// Children that are gone and that somebody who traced them has not yet let go.
-static HELD: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
-
-/// Reaps those that have been let go.
-fn reap_held() {
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.retain(|pidfd| matches!(wait_for(pidfd.as_fd()), Ok(None)));
-}
-
-/// Ends a child that nobody watches.
-fn end(pidfd: OwnedFd) {
-    // It may have ended already.
-    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    let mut polled = [rustix::event::PollFd::new(
-        &pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let gone = rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None));
-    match gone.and_then(|_| wait_for(pidfd.as_fd())) {
-        Ok(Some(_)) => {}
-        Ok(None) => HELD
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(pidfd),
-        Err(error) => tracing::debug!(%error, "a host that failed to start was not reaped"),
+/// Refuses a child that another process traces, as far as `/proc` shows it: one in our own or an inner pid namespace.
+///
+/// From outside, because whoever traces a process decides what it sees of itself.
+fn check_tracer(pid: u32, names: &Names) -> Result<(), TransportError> {
+    let refused = |text: String| names.layer(Layer::NotDumpable, text);
+    let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        // Only after its program has run already, where the application lets the kernel reap all its children.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_proc() => return Ok(()),
+        Err(error) => return Err(refused(format!("cannot see whether it is traced: {error}"))),
+    };
+    match tracer(&status) {
+        Some(0) => Ok(()),
+        Some(_) => Err(refused(
+            "another process of this user traces it (a debugger?)".into(),
+        )),
+        None => Err(refused("/proc does not say whether it is traced".into())),
     }
+}
+
+fn has_proc() -> bool {
+    std::fs::exists("/proc/self/status").unwrap_or(false)
+}
+
+/// The tracer of a process with this status; 0 is none.
+fn tracer(status: &str) -> Option<u32> {
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    tracer.trim().parse().ok()
 }
 
 fn text(text: OsString) -> Result<CString, Errno> {
@@ -425,7 +387,7 @@ fn variable(mut name: OsString, value: OsString) -> Result<CString, Errno> {
 }
 
 /// How hosts of this process become users of their own.
-fn user_plan() -> UserPlan {
+pub(super) fn user_plan() -> UserPlan {
     let is_root = rustix::process::geteuid().is_root();
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     if is_root && has_host_users(&map) {
@@ -453,119 +415,8 @@ fn has_host_users(map: &str) -> bool {
 ///
 /// Root, so that a dynamic program keeps the capabilities over its `exec` that it needs to confine itself. They are worth
 /// nothing outside the namespace, and it gives them up before it serves.
-fn user_map() -> Vec<u8> {
+pub(super) fn user_map() -> Vec<u8> {
     format!("0 {} 1\n", rustix::process::geteuid().as_raw()).into_bytes()
-}
-
-/// What this machine can give: tries every layer in a child that does nothing else.
-///
-/// Works on any executor. A layer is missing here for the same reason for which it would be missing around a host.
-///
-/// # Errors
-/// When no child can be made at all.
-pub async fn check() -> Result<Isolation, TransportError> {
-    super::launch::on_launcher(try_all).await?
-}
-
-fn try_all() -> Result<Isolation, TransportError> {
-    let sandbox = Sandbox::isolated(SandboxPolicy::BestEffort);
-    let user = user_plan();
-    let mut isolation = Isolation::new(None, SandboxPolicy::BestEffort);
-    let mut outcome = Outcome::NOTHING;
-    let mut lost = LayerSet::NONE;
-    for _ in 0..2 {
-        let (mut pipes, (theirs, _ours)) = (Pipes::make()?, socket_pair()?);
-        let theirs = spare(&theirs).map_err(spawning)?;
-        let child = pipes.child.take().ok_or_else(|| spawning(Errno::BADF))?;
-        let layers = Layers::prepare(&sandbox, user, lost);
-        let namespaces = LayerSet::NAMESPACES.minus(lost);
-        let birth = Birth {
-            image: None,
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            pid: Blank::new(PID_VARIABLE, PID_DIGITS),
-            outcome_text: Blank::new(LAYERS_VARIABLE, 0),
-            descriptors: [
-                child.null.as_fd(),
-                child.words.as_fd(),
-                child.words.as_fd(),
-                theirs.as_fd(),
-                child.note.as_fd(),
-            ],
-            go: child.go.as_fd(),
-            status: child.status.as_fd(),
-            namespaces,
-            user_map: (user == UserPlan::Namespace && lost == LayerSet::NONE).then(user_map),
-            is_private: false,
-            layers: Some(&layers),
-            outcome,
-        };
-        let (pid, pidfd) = match birth.give() {
-            Ok(born) => born,
-            Err(error) if lost == LayerSet::NONE => {
-                lost = LayerSet::NAMESPACES;
-                if user == UserPlan::Namespace {
-                    lost = lost.with(Layer::OwnUser);
-                }
-                lost.iter().for_each(|layer| outcome.set(layer, Err(error)));
-                continue;
-            }
-            Err(error) => return Err(TransportError::io("make a child process", error)),
-        };
-        drop(child);
-        if let Some(go) = pipes.go.take() {
-            let number = pid.as_raw_pid().cast_unsigned();
-            // A child that is gone says nothing, which is what is reported then.
-            let _ = rustix::io::write(&go, &number.to_ne_bytes());
-        }
-        let report = read_report(&pipes.status, true).map_err(spawning)?;
-        end(pidfd);
-        namespaces
-            .iter()
-            .for_each(|layer| outcome.set(layer, Ok(())));
-        match report {
-            Report::Tried(tried) => {
-                let pairs = outcome.0.iter_mut().zip(tried.0);
-                pairs
-                    .filter(|(_, tried)| *tried != NOT_TRIED)
-                    .for_each(|(known, tried)| *known = tried);
-            }
-            Report::Failed(Step::Layer(layer), error) => outcome.set(layer, Err(error)),
-            other => {
-                return Err(TransportError::io(
-                    "try the sandbox",
-                    format!("the child said {other:?}"),
-                ));
-            }
-        }
-        break;
-    }
-    match ControlGroup::make(&sandbox.quotas) {
-        Ok(_removed) => outcome.set(Layer::ControlGroup, Ok(())),
-        Err(error) => {
-            let number = error.raw_os_error().unwrap_or(libc::EOPNOTSUPP);
-            outcome.set(Layer::ControlGroup, Err(Errno::from_raw_os_error(number)));
-        }
-    }
-    let image = HostImage::open(&HostProgram::CurrentExe)?;
-    for layer in Layer::ALL {
-        let state = match (layer, outcome.get(layer)) {
-            (Layer::SealedImage, _) if image.is_sealed() => LayerState::InForce,
-            (Layer::SealedImage, _) => {
-                LayerState::Missing("this program is dynamically linked".into())
-            }
-            (_, 0) => LayerState::InForce,
-            (_, NOT_TRIED) => LayerState::Missing("something before it failed".into()),
-            (_, error) => LayerState::Missing(Errno::from_raw_os_error(error).to_string().into()),
-        };
-        isolation.set(layer, state);
-    }
-    isolation.profile = Some(if isolation.is_complete(SandboxProfile::Protected) {
-        SandboxProfile::Protected
-    } else {
-        SandboxProfile::Isolated
-    });
-    Ok(isolation)
 }
 
 #[cfg(test)]
@@ -578,5 +429,14 @@ mod tests {
         assert!(!has_host_users("0 100000 65536\n"));
         assert!(has_host_users("0 0 1\n1000000000 5 1000000000\n"));
         assert!(!has_host_users("0 0\nnonsense\n"));
+    }
+
+    #[test]
+    fn a_tracer_is_known_by_the_status() {
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(tracer(&own).is_some());
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t12\nUid:\t0\n"), Some(12));
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t0\n"), Some(0));
+        assert_eq!(tracer("Name:\tx\n"), None);
     }
 }

@@ -5,17 +5,19 @@
 //! program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
+use tokio::sync::oneshot;
 
-use super::launch::{HostProgram, on_launcher};
+use super::launch::HostProgram;
 use crate::error::TransportError;
 use crate::sys::spawn::spare;
 
@@ -73,8 +75,8 @@ impl HostImage {
         };
         let file = match program {
             // Not its path: the file may have been replaced or removed since.
-            HostProgram::CurrentExe => File::open("/proc/self/exe"),
-            HostProgram::Path(path) => File::open(path),
+            HostProgram::CurrentExe => open("/proc/self/exe".as_ref()),
+            HostProgram::Path(path) => open(path),
         };
         let file = file.map_err(|error| failed(error.to_string()))?;
         let metadata = file.metadata().map_err(|error| failed(error.to_string()))?;
@@ -102,12 +104,25 @@ impl HostImage {
         Ok(image)
     }
 
-    /// The same on the thread that starts hosts; works on any executor.
+    /// The same on a thread of its own; works on any executor. Not on the one that starts hosts: a slow disk must not hold
+    /// up the start of others.
     ///
     /// # Errors
     /// As [`HostImage::open`].
     pub async fn prepare(program: HostProgram) -> Result<Arc<Self>, TransportError> {
-        on_launcher(move || Self::open(&program)).await?
+        let (reply, answer) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("portcullis-image".into())
+            .spawn(move || {
+                if !reply.is_closed() {
+                    // Kept for the next one if nobody waits for it by now.
+                    drop(reply.send(Self::open(&program)));
+                }
+            })
+            .map_err(|error| TransportError::io("start a thread for a host's program", error))?;
+        answer
+            .await
+            .map_err(|_| TransportError::io("open a host's program", "its thread ended"))?
     }
 
     fn make(file: File, size: u64, name: String) -> Result<Self, String> {
@@ -172,6 +187,15 @@ impl fmt::Debug for HostImage {
             .field("size", &self.facts.size)
             .finish_non_exhaustive()
     }
+}
+
+/// Opens a program without waiting: the path may name a pipe, at which an ordinary opening waits for a writer.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
 }
 
 /// A child puts other descriptors under the lowest numbers before it executes this one.
@@ -325,6 +349,18 @@ mod tests {
         for len in 0..HEADER {
             assert!(check(&elf(&[1])[..len]).contains("not an ELF"));
         }
+    }
+
+    #[test]
+    fn a_pipe_is_no_program_and_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("portcullis-fifo-{}", std::process::id()));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RWXU).unwrap();
+        let error = HostImage::open(&HostProgram::Path(path.clone())).unwrap_err();
+        assert!(
+            error.to_string().contains("not an executable file"),
+            "{error}"
+        );
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

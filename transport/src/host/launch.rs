@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -113,18 +114,18 @@ impl HostCommand {
                     .into(),
             });
         }
-        on_launcher(move || self.launch()).await?
+        let image = match &self.image {
+            Some(image) => Arc::clone(image),
+            None => HostImage::prepare(self.program.clone()).await?,
+        };
+        on_launcher(move || self.launch(&image)).await?
     }
 
     /// Runs on the launcher thread.
-    fn launch(&self) -> Result<(HostProcess, OwnedFd), TransportError> {
-        let image = match &self.image {
-            Some(image) => Arc::clone(image),
-            None => HostImage::open(&self.program)?,
-        };
+    fn launch(&self, image: &HostImage) -> Result<(HostProcess, OwnedFd), TransportError> {
         birth::bear(birth::Order {
             program: &self.program,
-            image: &image,
+            image,
             arguments: &self.arguments,
             environment: self.environment().collect(),
             sandbox: self.sandbox.as_ref(),
@@ -163,14 +164,18 @@ impl fmt::Display for HostProgram {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs `work` on the launcher thread; works on any executor.
+/// Runs `work` on the launcher thread, unless nobody waits for it any more when its turn comes; works on any executor.
 pub(super) async fn on_launcher<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TransportError> {
     let (reply, answer) = oneshot::channel();
-    let gone = || TransportError::io("start a host", "the launcher thread has ended");
-    // Who asked may be gone: then what was made goes with the unsent answer.
-    let job: Job = Box::new(move || drop(reply.send(work())));
+    let gone = || TransportError::io("start a host", "the launcher gave up on it");
+    let job: Job = Box::new(move || {
+        if !reply.is_closed() {
+            // Who asked may be gone by now: then what was made goes with the unsent answer.
+            drop(reply.send(work()));
+        }
+    });
     launcher()?.send(job).map_err(|_| gone())?;
     answer.await.map_err(|_| gone())
 }
@@ -188,10 +193,51 @@ fn launcher() -> Result<mpsc::Sender<Job>, TransportError> {
         .spawn(move || {
             birth::prepare_thread();
             for job in queue {
-                job();
+                // The end of this thread would be the end of every host.
+                if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("the start of a host panicked");
+                }
             }
         })
         .map_err(|error| TransportError::io("start the launcher thread", error))?;
     *launcher = Some(jobs.clone());
     Ok(jobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_panic_does_not_end_the_launcher() {
+        let id = || on_launcher(|| std::thread::current().id());
+        let before = run(id()).unwrap();
+        run(on_launcher(|| panic!("on purpose"))).unwrap_err();
+        assert_eq!(run(id()).unwrap(), before);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_begun() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::task::{Context, Waker};
+        // Keeps the launcher busy until the other one has been given up.
+        let (release, held) = mpsc::channel::<()>();
+        let mut first = Box::pin(on_launcher(move || held.recv().is_err()));
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let mut second = Box::pin(on_launcher(move || begins.store(true, Ordering::SeqCst)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        drop(second);
+        drop(release);
+        assert!(run(first).unwrap());
+        run(on_launcher(|| ())).unwrap();
+        assert!(!begun.load(Ordering::SeqCst));
+    }
 }

@@ -98,7 +98,7 @@ pub(super) struct Belongings {
     /// What it may use up, if it is limited.
     pub(super) quotas: Option<HostQuotas>,
     /// Its control group, if it has one; removed after its end.
-    pub(super) group: Option<ControlGroup>,
+    pub(super) group: Option<Arc<ControlGroup>>,
 }
 
 /// Hands a new process to the watcher thread.
@@ -235,7 +235,7 @@ impl Watched {
                 .belongings
                 .group
                 .as_ref()
-                .is_some_and(ControlGroup::is_out_of_memory),
+                .is_some_and(|group| group.is_out_of_memory()),
         };
         let exit = HostExit::new(self.pid, cause, self.heard.finish(), evidence);
         (exit, self.exit)
@@ -277,7 +277,10 @@ impl Watcher {
             let once = EventFlags::IN | EventFlags::ONESHOT;
             epoll::add(&self.epoll, timer, token(TIMED), once).map_err(named)?;
         }
-        epoll::add(&self.epoll, &watched.pidfd, token(ENDED), EventFlags::IN).map_err(named)?;
+        // Once per change: of a process that has ended and is held by a tracer it says so until the tracer lets go, and
+        // then again.
+        let changes = EventFlags::IN | EventFlags::ET;
+        epoll::add(&self.epoll, &watched.pidfd, token(ENDED), changes).map_err(named)?;
         table.entries.insert(key, watched);
         Ok(())
     }

@@ -146,23 +146,6 @@ pub(crate) fn map_user(map: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&file, map).map(drop)
 }
 
-/// Whether a process traces this one, as far as `/proc` shows it: one in our own or an inner pid namespace.
-pub(crate) fn is_traced() -> Result<bool, Errno> {
-    const ROOM: usize = 4096;
-    const NAME: &[u8] = b"\nTracerPid:\t";
-    let file = rustix::fs::open(
-        c"/proc/self/status",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let mut text = [0; ROOM];
-    let read = rustix::io::read(&file, &mut text)?;
-    let text = text.get(..read).unwrap_or_default();
-    let at = text.windows(NAME.len()).position(|part| part == NAME);
-    let first_digit = at.and_then(|at| text.get(at + NAME.len()));
-    first_digit.map(|digit| *digit != b'0').ok_or(Errno::IO)
-}
-
 fn enter_empty_root(mount_point: &CStr) -> Result<(), Errno> {
     rustix::mount::mount_change(
         c"/",

@@ -3,6 +3,10 @@
 //! The child is a copy of a process with other threads, so between `clone` and `exec` it makes only system calls, on values
 //! that were prepared before: it allocates nothing, takes no lock, and cannot panic. What fails comes back through a pipe
 //! that closes when the program runs.
+//!
+//! The child is born with copies of all descriptors of the application, also of the application's ends of the two pipes
+//! between them. It closes those first: only then does the end of the application end its waiting, and show on the other
+//! pipe. Until it closes them, and again from the change of its user on, nothing but these pipes ends it with its parent.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -25,8 +29,6 @@ const SPARE_DESCRIPTOR: RawFd = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Layer(Layer),
-    /// Somebody traces it already.
-    Tracer,
     Parent,
     ProcessGroup,
     Exec,
@@ -35,7 +37,6 @@ pub(crate) enum Step {
 const PARENT: u32 = 100;
 const PROCESS_GROUP: u32 = 101;
 const EXEC: u32 = 102;
-const TRACER: u32 = 103;
 
 impl Step {
     fn number(self) -> u32 {
@@ -44,7 +45,6 @@ impl Step {
             Self::Parent => PARENT,
             Self::ProcessGroup => PROCESS_GROUP,
             Self::Exec => EXEC,
-            Self::Tracer => TRACER,
         }
     }
 
@@ -53,7 +53,6 @@ impl Step {
             PARENT => Self::Parent,
             PROCESS_GROUP => Self::ProcessGroup,
             EXEC => Self::Exec,
-            TRACER => Self::Tracer,
             number => Self::Layer(Layer::from_number(u8::try_from(number).ok()?)?),
         })
     }
@@ -64,6 +63,8 @@ impl Step {
 pub(crate) enum Report {
     /// The program runs.
     Running,
+    /// Nobody can begin to trace it any more, and it waits.
+    Private,
     /// It does not.
     Failed(Step, Errno),
     /// There was no program to run; this came of the layers.
@@ -82,6 +83,9 @@ impl Report {
         if bytes.is_empty() {
             return if tries { Self::Nothing } else { Self::Running };
         }
+        if bytes == PRIVATE {
+            return Self::Private;
+        }
         if let (FAILED_BYTES, Some(step), Some(error)) = (bytes.len(), words.next(), words.next()) {
             return match Step::from_number(step.cast_unsigned()) {
                 Some(step) => Self::Failed(step, Errno::from_raw_os_error(error)),
@@ -98,6 +102,9 @@ impl Report {
 }
 
 const FAILED_BYTES: usize = 8;
+
+/// Says that the child is private. Of another length than the other reports.
+const PRIVATE: &[u8] = b"priv";
 
 /// Most that a child reports.
 pub(crate) const REPORT_BYTES: usize = 4 * Layer::ALL.len();
@@ -147,11 +154,13 @@ pub(crate) struct Birth<'a> {
     pub(crate) go: BorrowedFd<'a>,
     /// By which the child tells what failed.
     pub(crate) status: BorrowedFd<'a>,
+    /// The numbers of the other ends of both, which are the parent's alone: the child closes its copies.
+    pub(crate) parents_ends: [RawFd; 2],
     /// The namespaces that it gets.
     pub(crate) namespaces: LayerSet,
     /// The line of the user map, if it gets a user namespace.
     pub(crate) user_map: Option<Vec<u8>>,
-    /// Whether it must not be traced.
+    /// Whether it must not be traced: then it says when nobody can begin to, and waits for `go` afterwards.
     pub(crate) is_private: bool,
     /// The layers that are put on before the program runs.
     pub(crate) layers: Option<&'a Layers>,
@@ -243,19 +252,19 @@ impl Birth<'_> {
     ) -> Result<std::convert::Infallible, (Step, Errno)> {
         let at = |step: Step| move |error: Errno| (step, error);
         layers::die_with_parent().map_err(at(Step::Layer(Layer::DeathSignal)))?;
-        let pid = self.wait_for_parent().map_err(at(Step::Parent))?;
+        self.close_parents_ends();
         if let Some(map) = &self.user_map {
             layers::map_user(map).map_err(at(Step::Layer(Layer::OwnUser)))?;
             self.outcome.set(Layer::OwnUser, Ok(()));
         }
         if self.is_private {
             // Until here the child is as open to other processes of the user as the application of which it is a copy,
-            // and whoever is attached stays so beyond `exec`: first nobody can come any more, then nobody may be there.
+            // and whoever is attached stays so beyond `exec`: first nobody can come any more, then the parent looks
+            // whether somebody is there. This process cannot: whoever traces it decides what it sees.
             layers::deny_dumps().map_err(at(Step::Layer(Layer::NotDumpable)))?;
-            if layers::is_traced().map_err(at(Step::Tracer))? {
-                return Err((Step::Tracer, Errno::BUSY));
-            }
+            rustix::io::write(self.status, PRIVATE).map_err(at(Step::Parent))?;
         }
+        let pid = self.wait_for_parent().map_err(at(Step::Parent))?;
         rustix::process::setpgid(None, None).map_err(at(Step::ProcessGroup))?;
         reset_signals();
         self.arrange_descriptors()
@@ -282,6 +291,13 @@ impl Birth<'_> {
             write_number(place, outcome.cast_unsigned() & 0xffff, 16);
         }
         Err((Step::Exec, execute(image, arguments, environment)))
+    }
+
+    fn close_parents_ends(&self) {
+        for number in self.parents_ends {
+            // SAFETY: this process is a copy that never uses what the application owns; only its own table changes.
+            unsafe { libc::syscall(libc::SYS_close, number) };
+        }
     }
 
     /// Waits for our process id as the parent sees it. If the parent dies before, nothing comes.
@@ -475,6 +491,7 @@ mod tests {
     fn a_report_is_understood_or_nothing() {
         assert_eq!(Report::decode(&[], false), Report::Running);
         assert_eq!(Report::decode(&[], true), Report::Nothing);
+        assert_eq!(Report::decode(PRIVATE, false), Report::Private);
         let mut failed = Step::Exec.number().to_ne_bytes().to_vec();
         failed.extend(2i32.to_ne_bytes());
         assert_eq!(
