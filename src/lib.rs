@@ -49,7 +49,7 @@ pub mod host {
     pub use portcullis_actors::host::{
         AwaitHostUnlocked, CountHostLocks, CreateObject, CreatedObject, DescribeHost, Host,
         HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProtectedHost,
-        SOURCE_RESOLVER, Trust, UnlockHost, check,
+        SOURCE_RESOLVER, Trust, UnlockHost, Vouched, check,
     };
     pub use portcullis_actors::host::{
         HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,

@@ -25,7 +25,7 @@ pub use pmp_host::{
 pub use pool::HostPool;
 pub use program::{Host, ProtectedHost};
 pub(crate) use session_places::SessionPlace;
-pub use trust::Trust;
+pub use trust::{Trust, Vouched};
 
 pub use portcullis_transport::sandbox::{
     HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy, SandboxProfile,

@@ -1,6 +1,6 @@
 //! The components of a process, with those that have messages of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -58,7 +58,10 @@ type CreateInteractive = Arc<
 #[derive(Clone, Default)]
 pub struct Registry {
     components: Components,
-    interactive: HashMap<&'static str, CreateInteractive>,
+    /// With the number of the registration to which it belongs: a later one without messages replaces it.
+    interactive: HashMap<&'static str, (usize, CreateInteractive)>,
+    /// What a signed manifest refuses, by class.
+    refused: BTreeMap<String, TrustError>,
 }
 
 impl Registry {
@@ -130,22 +133,35 @@ impl Registry {
             }
             .boxed_local()
         });
-        self.interactive.insert(C::INFO.class, create);
+        if let Some(entry) = self.components.get(C::INFO.class) {
+            let registration = entry.registration();
+            self.interactive
+                .insert(C::INFO.class, (registration, create));
+        }
         self
     }
 
-    /// What of this a signed manifest lists in the same version, and why each of the others is refused.
-    pub(crate) fn permitted(&self, listed: &[ClassVersion]) -> (Self, HashMap<String, TrustError>) {
+    /// What of this a signed manifest lists in the same version. It knows why each of the others is refused.
+    pub(crate) fn permitted(&self, listed: &[ClassVersion]) -> Self {
         let mut permitted = self.clone();
-        let mut refused = HashMap::new();
         for found in self.components.class_versions() {
             if let Err(error) = found.check_listed(listed) {
                 permitted.components.remove(&found.class);
                 permitted.interactive.remove(found.class.as_str());
-                refused.insert(found.class, error);
+                permitted.refused.insert(found.class, error);
             }
         }
-        (permitted, refused)
+        permitted
+    }
+
+    /// Why the manifest refuses this class, if it does.
+    pub(crate) fn refusal(&self, class: &str) -> Option<&TrustError> {
+        self.refused.get(class)
+    }
+
+    /// The classes that the manifest refuses.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = &TrustError> {
+        self.refused.values()
     }
 
     /// Creates a transform's actor on this arbiter, with its own messages if it has some.
@@ -155,7 +171,11 @@ impl Registry {
         settings: &Settings,
         environment: Environment,
     ) -> Result<(TransformObject, Option<AnyHandle>)> {
-        if let Some(create) = self.interactive.get(class) {
+        let entry = self.components.get(class);
+        let registration = entry.map(|entry| entry.registration());
+        if let Some((belongs, create)) = self.interactive.get(class)
+            && registration == Some(*belongs)
+        {
             let (object, control) = create(settings, environment).await?;
             return Ok((object, Some(control)));
         }

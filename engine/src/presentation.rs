@@ -139,6 +139,14 @@ impl PresentationDescriptor {
         self.streams.iter().filter(|s| s.major() == major).nth(nth)
     }
 
+    /// The first stream of this kind that is meant to be played: a cover picture is not.
+    pub fn first_played(&self, major: MajorType) -> Option<&StreamDescriptor> {
+        self.streams.iter().find(|stream| {
+            let attached = stream.attributes.get(&stream_keys::ATTACHED_PICTURE);
+            stream.major() == major && attached != Some(true)
+        })
+    }
+
     /// Selects exactly these streams.
     pub fn select_only(&mut self, ids: &[StreamId]) {
         for stream in &mut self.streams {

@@ -122,7 +122,7 @@ impl Decode {
         let first = match kind {
             Some(FileKind::Wav) => StreamSelector::FIRST_AUDIO,
             Some(FileKind::Y4m | FileKind::Png) => StreamSelector::FIRST_VIDEO,
-            None if presentation.nth_of(MajorType::Video, 0).is_some() => {
+            None if presentation.first_played(MajorType::Video).is_some() => {
                 StreamSelector::FIRST_VIDEO
             }
             None => StreamSelector::FIRST_AUDIO,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use portcullis_engine::ContentLimits;
+use portcullis_engine::{ContentLimits, Error, ErrorKind};
 
 use super::failure::Failure;
 use super::trust;
@@ -88,9 +88,15 @@ impl HostArgs {
             None => Host::current(),
             // The whole path: a bare name would be looked for elsewhere.
             Some(program) => Host::program(program.canonicalize().map_err(|error| {
-                portcullis_engine::Error::io(program.display().to_string(), &error)
+                let why = format!("{}: {error}", program.display());
+                Error::new(ErrorKind::HostStart(why.into()))
             })?),
         };
+        if self.placement == PlacementName::Protected && self.sandbox == SandboxName::BestEffort {
+            return Err(Failure::usage(
+                "--sandbox best-effort is not for protected hosts, whose sandbox is complete",
+            ));
+        }
         let host = host.sandbox(match self.sandbox {
             SandboxName::Require => SandboxPolicy::Require,
             SandboxName::BestEffort => SandboxPolicy::BestEffort,

@@ -140,7 +140,7 @@ impl Play {
         }
         if self.streams.is_empty() {
             let firsts =
-                [MajorType::Video, MajorType::Audio].map(|major| presentation.nth_of(major, 0));
+                [MajorType::Video, MajorType::Audio].map(|major| presentation.first_played(major));
             chosen.extend(firsts.into_iter().flatten().map(|stream| stream.id));
         }
         if chosen.is_empty() {

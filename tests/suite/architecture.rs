@@ -182,3 +182,9 @@ fn every_crate_but_transport_forbids_unsafe_code() {
         assert!(forbids, "{member}");
     }
 }
+
+#[test]
+fn cargo_run_is_the_command_as_the_readme_says() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("default-run = \"portcullis\""));
+}

@@ -143,6 +143,36 @@ fn a_pool_gives_each_host_once_and_refills() {
 }
 
 #[test]
+fn a_pool_refuses_hosts_whose_time_would_run_out_in_it() {
+    run(async {
+        let quotas = HostQuotas {
+            wall_time: Some(Duration::from_secs(60)),
+            ..HostQuotas::default()
+        };
+        let error = HostPool::isolated(host().quotas(quotas), 1)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::InvalidArgument { .. }),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_protected_session_runs_in_no_lesser_host() {
+    run(async {
+        let isolated = host().start().await.unwrap();
+        let session = portcullis::session(Placement::Protected(protected(Trust::development())));
+        let error = session.host(isolated).start().await.unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::InvalidRequest { .. }),
+            "{error}"
+        );
+    });
+}
+
+#[test]
 fn a_host_beyond_its_time_ends_with_an_error_that_names_the_quota() {
     run(async {
         let quotas = HostQuotas {
@@ -253,6 +283,7 @@ fn a_verified_host_plays_and_is_complete() {
         let facts = host.isolation().unwrap().clone();
         assert_eq!(facts.profile, Some(SandboxProfile::Protected));
         assert!(facts.is_complete(SandboxProfile::Protected), "{facts}");
+        assert!(!host.vouched().unwrap().is_development());
         assert_eq!(pictures(host).await.unwrap(), 90);
     });
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use portcullis_engine::topology::Placement;
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result};
 
 use super::session::MediaSession;
@@ -58,7 +59,8 @@ impl Resolution {
     ///
     /// # Errors
     /// What opening and resolving find, naming the input; `NoPmpHost` if the content is protected and
-    /// [`create_session`](Self::create_session) was not called; what making the session finds.
+    /// [`create_session`](Self::create_session) was not called; `InvalidRequest` if the session made is in no protected host; what
+    /// making it finds.
     pub async fn resolve(self) -> Result<(SourceObject, Option<MediaSession>)> {
         let Self {
             registry,
@@ -79,8 +81,15 @@ impl Resolution {
         if !source.presentation.requires_protected_host() {
             return Ok((source, None));
         }
-        let create = create.ok_or_else(|| Error::new(ErrorKind::NoPmpHost).of_input(name))?;
+        let create =
+            create.ok_or_else(|| Error::new(ErrorKind::NoPmpHost).of_input(name.clone()))?;
         let session = create().await?;
+        if session.host().placement() != Placement::Protected {
+            return Err(Error::invalid_request(
+                "the content is protected, and the session made for it is in no protected host",
+            )
+            .of_input(name));
+        }
         let host = session.pmp_host().clone();
         source.control.send(SetPmpHost { host }).await?;
         Ok((source, Some(session)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::SetTopologyFlags;
-use portcullis_engine::topology::{ObjectId, Topology};
+use portcullis_engine::topology::{self, ObjectId, Topology};
 use portcullis_engine::{Component, ContentLimits, Error, ErrorKind, MediaTime, Result, Settings};
 
 use super::events::{EventStream, Events};
@@ -119,7 +119,7 @@ impl MediaSessionBuilder {
         self
     }
 
-    /// Runs in a host that is there already; the placement given before is not used.
+    /// Runs in a host that is there already; the placement given before only says that it must not be less than protected.
     #[must_use]
     pub fn host(mut self, host: HostConnection) -> Self {
         self.host = Some(host);
@@ -160,6 +160,13 @@ impl MediaSessionBuilder {
     /// `HostStart`, `HostLost`, `Protocol`.
     pub async fn start(self) -> Result<MediaSession> {
         let host = match (self.host, &self.placement) {
+            (Some(host), Placement::Protected(_))
+                if host.placement() != topology::Placement::Protected =>
+            {
+                return Err(Error::invalid_request(
+                    "a session that is to be protected cannot run in a host that is not",
+                ));
+            }
             (Some(host), _) => host,
             (None, Placement::InProcess) => {
                 HostConnection::in_process(Arc::clone(&self.registry)).await?

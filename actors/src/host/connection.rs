@@ -10,10 +10,13 @@ use futures::future::Either;
 use portcullis_engine::error::{HostExit, HostQuota};
 use portcullis_engine::topology::Placement;
 use portcullis_engine::{Error, ErrorKind, Result};
-use portcullis_transport::{Endpoint, HostProcess, Isolation, SandboxProfile, TransportError};
+use portcullis_transport::{
+    Endpoint, HostProcess, Isolation, Layer, Sandbox, SandboxProfile, TransportError,
+};
 
 use super::lock::{self, HostLock};
 use super::pmp_host::{ConfigureHost, PmpHost, PmpHostActor};
+use super::trust::Vouched;
 use crate::bridge::{APPLICATION, Handle, Link, LinkLost, SlotAllocator};
 use crate::registry::Registry;
 use crate::runtime;
@@ -26,10 +29,13 @@ const DRAIN_WAIT: Duration = Duration::from_millis(500);
 const DYING_WAIT: Duration = Duration::from_millis(50);
 
 /// Shakes hands with a host that was just started, and says what it may do.
+///
+/// What the host reports of its isolation is its own word: it is compared with what was ordered, and only the order says what
+/// kind of host it is.
 pub(super) async fn connect(
     process: Arc<HostProcess>,
     socket: OwnedFd,
-    configure: ConfigureHost,
+    order: Order,
 ) -> Result<HostConnection> {
     let pid = process.pid();
     let watched = process.exited();
@@ -44,10 +50,9 @@ pub(super) async fn connect(
         Ok((link.root::<PmpHost>()?, link.lost(), link.allocator()))
     });
     let (pmp, lost, memory) = connected.await?;
-    let facts = pmp.send(configure).await?;
-    if let Some(isolation) = &facts.isolation
-        && isolation.missing().next().is_some()
-    {
+    let facts = pmp.send(order.configure).await?;
+    let isolation = checked(facts.isolation, &order.sandbox)?;
+    if isolation.missing().next().is_some() {
         tracing::warn!(host = pid, %isolation, "a host runs without some layers of its sandbox");
     }
     Ok(HostConnection(Arc::new(Shared {
@@ -55,8 +60,42 @@ pub(super) async fn connect(
         process: Some(process),
         lost: Some(lost),
         memory,
-        isolation: facts.isolation,
+        confined: Some((order.sandbox.profile, isolation)),
+        vouched: order.vouched,
     })))
+}
+
+/// What was ordered of a host.
+pub(super) struct Order {
+    pub(super) sandbox: Sandbox,
+    pub(super) configure: ConfigureHost,
+    pub(super) vouched: Option<Vouched>,
+}
+
+/// Refuses a host that says itself that it is not what was ordered.
+fn checked(reported: Option<Isolation>, ordered: &Sandbox) -> Result<Isolation> {
+    let refused = |layer: &str, why: String| {
+        Error::new(ErrorKind::LayerMissing {
+            layer: layer.to_owned().into(),
+            why: why.into(),
+        })
+    };
+    let isolation = reported
+        .ok_or_else(|| refused("report", "the host does not report what confines it".into()))?;
+    if isolation.profile != Some(ordered.profile) {
+        let why = format!("the host reports to be another kind of host: {isolation}");
+        return Err(refused("report", why));
+    }
+    let missing = Layer::ALL
+        .into_iter()
+        .find(|layer| ordered.requires(*layer) && !isolation.has(*layer));
+    match missing {
+        Some(layer) => Err(refused(
+            layer.name(),
+            format!("the host reports: {isolation}"),
+        )),
+        None => Ok(isolation),
+    }
 }
 
 /// Ends the link when the process has ended, though another process may hold its socket.
@@ -148,7 +187,9 @@ struct Shared {
     lost: Option<LinkLost>,
     /// Memory of this process that the host can read; of an in-process one, what everything uses.
     memory: Arc<SlotAllocator>,
-    isolation: Option<Isolation>,
+    /// Which kind of host was ordered, and what it reports; `None` in the application's own process.
+    confined: Option<(SandboxProfile, Isolation)>,
+    vouched: Option<Vouched>,
 }
 
 impl Drop for Shared {
@@ -195,7 +236,8 @@ impl HostConnection {
             process: None,
             lost: None,
             memory,
-            isolation: None,
+            confined: None,
+            vouched: None,
         })))
     }
 
@@ -213,16 +255,21 @@ impl HostConnection {
     /// What keeps the host from everything else, layer by layer, as it measured it itself; `None` in the application's own
     /// process.
     pub fn isolation(&self) -> Option<&Isolation> {
-        self.0.isolation.as_ref()
+        self.0.confined.as_ref().map(|(_, isolation)| isolation)
     }
 
-    /// In which placement the sessions of this host are.
+    /// In which placement the sessions of this host are: by what was ordered, not by what the host says.
     pub fn placement(&self) -> Placement {
-        match self.isolation().map(|isolation| isolation.profile) {
+        match &self.0.confined {
             None => Placement::InProcess,
-            Some(Some(SandboxProfile::Protected)) => Placement::Protected,
-            Some(_) => Placement::Isolated,
+            Some((SandboxProfile::Protected, _)) => Placement::Protected,
+            Some((SandboxProfile::Isolated, _)) => Placement::Isolated,
         }
+    }
+
+    /// Who vouches for a protected host's program; `None` for other hosts.
+    pub fn vouched(&self) -> Option<&Vouched> {
+        self.0.vouched.as_ref()
     }
 
     /// Keeps the host, when its last connection goes, for as long as it is locked and at most three seconds (reference P8).
@@ -249,5 +296,61 @@ impl HostConnection {
 impl fmt::Debug for HostConnection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "HostConnection(process {})", self.pid())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_transport::SandboxPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(profile: &str, missing: Option<Layer>) -> Isolation {
+        let layers: Vec<_> = Layer::ALL
+            .into_iter()
+            .map(|layer| {
+                let is_missing = missing == Some(layer);
+                let state = match is_missing {
+                    true => json!({ "missing": "not here" }),
+                    false => json!("in_force"),
+                };
+                json!({ "layer": layer, "state": state })
+            })
+            .collect();
+        let report = json!({ "profile": profile, "policy": "require", "layers": layers });
+        serde_json::from_value(report).unwrap()
+    }
+
+    fn refused(reported: Option<Isolation>, ordered: &Sandbox) -> bool {
+        match checked(reported, ordered) {
+            Ok(_) => false,
+            Err(error) => {
+                assert!(
+                    matches!(error.kind(), ErrorKind::LayerMissing { .. }),
+                    "{error}"
+                );
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_what_was_ordered_is_refused() {
+        let isolated = Sandbox::isolated(SandboxPolicy::Require);
+        let lenient = Sandbox::isolated(SandboxPolicy::BestEffort);
+        let without = |layer| Some(report("isolated", Some(layer)));
+        assert!(!refused(Some(report("isolated", None)), &isolated));
+        assert!(refused(None, &isolated));
+        assert!(refused(Some(report("protected", None)), &isolated));
+        assert!(refused(
+            Some(report("isolated", None)),
+            &Sandbox::protected()
+        ));
+        assert!(refused(without(Layer::Landlock), &isolated));
+        assert!(!refused(without(Layer::Landlock), &lenient));
+        assert!(!refused(without(Layer::SealedImage), &isolated));
+        let unsealed = report("protected", Some(Layer::SealedImage));
+        assert!(refused(Some(unsealed), &Sandbox::protected()));
     }
 }

@@ -1,5 +1,7 @@
 //! Creating an object by class id, where the host is.
 
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use portcullis_engine::component::Role;
@@ -31,6 +33,9 @@ pub(crate) async fn create_object(
             registry,
         )));
     }
+    if let Some(why) = registry.refusal(&class) {
+        return Err(Error::new(ErrorKind::NotTrusted(why.clone())));
+    }
     let Some(info) = registry.components().get(&class).map(|entry| *entry.info()) else {
         return Err(Error::new(ErrorKind::ClassNotInHost {
             class: class.into(),
@@ -60,7 +65,8 @@ pub(crate) async fn create_object(
                 let opener = opener
                     .ok_or_else(|| Error::invalid_request("a sink that writes needs an opener"))?;
                 let file = opener.send(CreateUrl { url }).await?;
-                renderer.attach(Box::new(into_file(&file)?)).await?;
+                let output = Overwritten::new(into_file(&file)?);
+                renderer.attach(Box::new(output)).await?;
             }
             let sink = SinkActor::create(renderer, ReadAhead::default(), system_time::now);
             Ok(CreatedObject::Sink(sink))
@@ -71,9 +77,48 @@ pub(crate) async fn create_object(
     }
 }
 
-fn into_file(descriptor: &FileDescriptor) -> Result<std::fs::File> {
+fn into_file(descriptor: &FileDescriptor) -> Result<File> {
     let descriptor = descriptor
         .take()
         .ok_or_else(|| Error::invalid_request("the descriptor of an output was taken before"))?;
-    Ok(std::fs::File::from(descriptor))
+    Ok(File::from(descriptor))
+}
+
+/// A file whose old content goes with the first write, and not before: whoever fails earlier has lost nothing.
+#[derive(Debug)]
+struct Overwritten {
+    file: File,
+    is_written: bool,
+}
+
+impl Overwritten {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            is_written: false,
+        }
+    }
+}
+
+impl Write for Overwritten {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_written {
+            // A pipe or device has no old content.
+            if self.file.metadata()?.is_file() {
+                self.file.set_len(0)?;
+            }
+            self.is_written = true;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Overwritten {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }

@@ -1,12 +1,11 @@
 //! The actor that creates objects in its process by class id.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, WeakAddr};
 use portcullis_derive::Remote;
-use portcullis_engine::trust::{ClassVersion, TrustError};
+use portcullis_engine::trust::ClassVersion;
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, SampleAllocator, Settings};
 use portcullis_transport::Isolation;
 use serde::{Deserialize, Serialize};
@@ -122,8 +121,6 @@ pub(crate) struct PmpHostActor {
     registry: Arc<Registry>,
     allocator: Arc<dyn SampleAllocator>,
     isolation: Option<Isolation>,
-    /// What the manifest refuses, by class.
-    refused: HashMap<String, TrustError>,
     sessions: SessionPlaces,
     is_configured: bool,
     locks: u32,
@@ -142,7 +139,6 @@ impl PmpHostActor {
             registry,
             allocator,
             isolation,
-            refused: HashMap::new(),
             sessions: SessionPlaces::unlimited(),
             is_configured: false,
             locks: 0,
@@ -193,8 +189,7 @@ impl Handler<ConfigureHost> for PmpHostActor {
         }
         self.sessions = SessionPlaces::new(message.sessions);
         if let Some(permitted) = message.permitted {
-            let (registry, refused) = self.registry.permitted(&permitted);
-            (self.registry, self.refused) = (Arc::new(registry), refused);
+            self.registry = Arc::new(self.registry.permitted(&permitted));
         }
         Ok(self.facts())
     }
@@ -264,10 +259,6 @@ impl Handler<CreateObject> for PmpHostActor {
     type Result = ReplyFuture<CreatedObject>;
 
     fn handle(&mut self, message: CreateObject, _: &mut Self::Context) -> Self::Result {
-        if let Some(why) = self.refused.get(&message.class) {
-            let refusal = Error::new(ErrorKind::NotTrusted(why.clone()));
-            return ReplyFuture::new(std::future::ready(Err(refusal)));
-        }
         let registry = Arc::clone(&self.registry);
         let environment = Environment {
             allocator: Arc::clone(&self.allocator),

@@ -5,10 +5,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_engine::Result;
+use futures::future::select;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use portcullis_engine::{Error, Result};
 use tokio::sync::Notify;
 
+use super::trust::Vouched;
 use super::{Host, HostConnection, ProtectedHost};
+use crate::bridge::LinkLost;
 use crate::runtime;
 
 /// How long after a start that failed the pool tries again; whoever takes a host meanwhile gets the failure itself.
@@ -47,7 +52,8 @@ impl HostPool {
     /// A pool that keeps `size` isolated hosts, at least one.
     ///
     /// # Errors
-    /// Those of the first start: a pool whose hosts cannot start is of no use.
+    /// Those of the first start: a pool whose hosts cannot start is of no use. `InvalidArgument` for a host with a quota of
+    /// wall time, which runs from its start.
     pub async fn isolated(host: Host, size: usize) -> Result<Self> {
         Self::start(Kind::Isolated(host), size).await
     }
@@ -61,6 +67,11 @@ impl HostPool {
     }
 
     async fn start(kind: Kind, size: usize) -> Result<Self> {
+        if kind.has_wall_time() {
+            return Err(Error::invalid_argument(
+                "a quota of wall time would run out while the host waits in its pool",
+            ));
+        }
         let first = kind.start().await?;
         let shared = Arc::new(Shared {
             kind,
@@ -100,34 +111,38 @@ impl HostPool {
 }
 
 impl Shared {
-    /// A host that lives.
+    /// A host that lives and would still be trusted.
     fn next(&self) -> Option<HostConnection> {
         let mut state = self.lock();
-        loop {
-            let host = state.ready.pop_front()?;
-            let is_lost = host.lost().is_some_and(|lost| lost.now().is_some());
-            if !is_lost {
-                return Some(host);
-            }
-        }
+        std::iter::from_fn(|| state.ready.pop_front()).find(is_good)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until one of the hosts that wait has died.
+    fn one_lost(&self) -> impl Future<Output = ()> + Unpin + use<> {
+        let state = self.lock();
+        let lost = state.ready.iter().filter_map(HostConnection::lost);
+        let lost: FuturesUnordered<_> = lost.map(LinkLost::wait).collect();
+        lost.into_future().map(drop)
+    }
+
     /// Starts hosts one after another until the pool is full, and again when one was taken.
     async fn refill(&self) {
         loop {
             let is_full = {
-                let state = self.lock();
+                let mut state = self.lock();
                 if state.is_closed {
                     return;
                 }
+                state.ready.retain(is_good);
                 state.ready.len() >= self.size
             };
             if is_full {
-                self.taken.notified().await;
+                let taken = std::pin::pin!(self.taken.notified());
+                select(taken, self.one_lost()).await;
                 continue;
             }
             match self.kind.start().await {
@@ -148,7 +163,21 @@ impl Shared {
     }
 }
 
+/// Whether a host that waited may still be given out.
+fn is_good(host: &HostConnection) -> bool {
+    let is_lost = host.lost().is_some_and(|lost| lost.now().is_some());
+    let has_expired = host.vouched().is_some_and(Vouched::has_expired);
+    !is_lost && !has_expired
+}
+
 impl Kind {
+    fn has_wall_time(&self) -> bool {
+        match self {
+            Self::Isolated(host) => host.has_wall_time(),
+            Self::Protected(host) => host.has_wall_time(),
+        }
+    }
+
     async fn start(&self) -> Result<HostConnection> {
         match self {
             Self::Isolated(host) => host.start().await,

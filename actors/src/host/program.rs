@@ -8,10 +8,10 @@ use portcullis_transport::{
     HostCommand, HostImage, HostProgram, HostQuotas, Sandbox, SandboxPolicy, TransportError,
 };
 
-use super::connection::{self, HostConnection};
+use super::connection::{self, HostConnection, Order};
 use super::init::is_initialised;
 use super::pmp_host::ConfigureHost;
-use super::trust::Trust;
+use super::trust::{Trust, Vouched};
 
 /// Sessions that one host takes at a time, unless said otherwise.
 const SESSIONS: u32 = 64;
@@ -74,6 +74,10 @@ impl Host {
         self
     }
 
+    pub(super) fn has_wall_time(&self) -> bool {
+        self.quotas.wall_time.is_some()
+    }
+
     /// Starts the host, isolated, and connects to it. Dropping the future ends it.
     ///
     /// # Errors
@@ -94,8 +98,8 @@ impl Host {
         let image = HostImage::prepare(self.program.clone())
             .await
             .map_err(start_error)?;
-        let permitted = match trust {
-            Some(trust) => trust.permitted(&self.program, &image).await?,
+        let vouched = match trust {
+            Some(trust) => Some(trust.vouch(&self.program, &image).await?),
             None => None,
         };
         let sandbox = Sandbox {
@@ -104,13 +108,19 @@ impl Host {
         };
         let command = HostCommand::new(self.program.clone())
             .image(image)
-            .sandbox(sandbox);
+            .sandbox(sandbox.clone());
         let (process, socket) = command.spawn().await.map_err(start_error)?;
+        let permitted = vouched.as_ref().and_then(Vouched::components);
         let configure = ConfigureHost {
             sessions: self.sessions,
-            permitted,
+            permitted: permitted.map(<[_]>::to_vec),
         };
-        connection::connect(Arc::new(process), socket, configure).await
+        let order = Order {
+            sandbox,
+            configure,
+            vouched,
+        };
+        connection::connect(Arc::new(process), socket, order).await
     }
 }
 
@@ -125,6 +135,10 @@ impl ProtectedHost {
     /// This program, if `trust` finds it to be what its manifest says.
     pub fn new(host: Host, trust: Trust) -> Self {
         Self { host, trust }
+    }
+
+    pub(super) fn has_wall_time(&self) -> bool {
+        self.host.has_wall_time()
     }
 
     /// Verifies and starts the host and connects to it. Dropping the future ends it.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_engine::trust::{
-    ClassVersion, ImageDigest, MAX_ENVELOPE, Sha256, TrustError, TrustRoots, UnixTime, verify,
+    ClassVersion, ImageDigest, MAX_ENVELOPE, Sha256, TrustError, TrustRoots, UnixTime,
+    VerifiedManifest, verify,
 };
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{HostImage, HostProgram, Layer};
@@ -60,15 +61,11 @@ impl Trust {
         matches!(self.0, Grounds::Development)
     }
 
-    /// Checks the manifest and the image against it; gives the components that the host may offer, or `None` for all.
-    pub(super) async fn permitted(
-        &self,
-        program: &HostProgram,
-        image: &HostImage,
-    ) -> Result<Option<Vec<ClassVersion>>> {
+    /// Checks the manifest and the image against it.
+    pub(super) async fn vouch(&self, program: &HostProgram, image: &HostImage) -> Result<Vouched> {
         let Grounds::Manifest { manifest, roots } = &self.0 else {
             tracing::warn!(%program, "protected host for development: its program is not verified, so this is no protection");
-            return Ok(None);
+            return Ok(Vouched(None));
         };
         let envelope = manifest.read().await?;
         let verified = verify(&envelope, roots, now()).map_err(not_trusted)?;
@@ -84,7 +81,36 @@ impl Trust {
             size: facts.size,
         };
         verified.check_image(&digest).map_err(not_trusted)?;
-        Ok(Some(verified.manifest().components.clone()))
+        Ok(Vouched(Some(verified)))
+    }
+}
+
+/// Who vouches for a protected host's program, and for which of its components.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched(Option<VerifiedManifest>);
+
+impl Vouched {
+    /// The verified manifest; `None` when nothing was verified ([`Trust::development`]).
+    pub fn manifest(&self) -> Option<&VerifiedManifest> {
+        self.0.as_ref()
+    }
+
+    /// Whether this is for development only: nothing was verified, or only a development key signed. No protection.
+    pub fn is_development(&self) -> bool {
+        self.0.as_ref().is_none_or(VerifiedManifest::is_development)
+    }
+
+    /// The components that the host may offer, or `None` for all.
+    pub(super) fn components(&self) -> Option<&[ClassVersion]> {
+        let manifest = self.0.as_ref()?.manifest();
+        Some(&manifest.components)
+    }
+
+    /// Whether what was verified at the start would not be any more.
+    pub(super) fn has_expired(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|verified| now() >= verified.manifest().expires)
     }
 }
 

@@ -71,7 +71,12 @@ pub(crate) async fn resolve(
     };
     let reader = stream.into_source(cancel)?;
     let object = SourceActor::create(false, limits, Some(guard), move || {
-        resolve::open_source(registry.components(), reader, &context)
+        let refused = |error: Error| {
+            registry
+                .refused()
+                .fold(error, |error, why| error.because(why.to_string()))
+        };
+        resolve::open_source(registry.components(), reader, &context).map_err(refused)
     })
     .await;
     object.map_err(|error| error.of_input(name))

@@ -33,6 +33,11 @@ impl Entry {
     pub fn info(&self) -> &ComponentInfo {
         &self.info
     }
+
+    /// The number of its registration: a class that is registered again has another.
+    pub fn registration(&self) -> usize {
+        self.order
+    }
 }
 
 impl fmt::Debug for Entry {

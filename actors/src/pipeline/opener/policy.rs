@@ -239,7 +239,6 @@ pub(super) fn create(path: &Path, inputs: &InputFiles) -> io::Result<File> {
         if inputs.files.contains(&own) || now.any(|input| input == own) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        file.set_len(0)?;
     }
     Ok(file)
 }
