@@ -10,10 +10,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use portcullis::pipeline::resolver::ResolveUrl;
-use portcullis::{ErrorKind, Input, MediaTime, OpenPolicy, StreamOutput, StreamSelector};
+use portcullis::{
+    ErrorKind, Input, MediaTime, OpenPolicy, Placement, StreamOutput, StreamSelector,
+};
 
 use super::{expected, pictures};
-use crate::support::{Place, host, media, process, run, until};
+use crate::support::{Place, media, process, run, until};
 
 fn is_send<T: Send>(value: T) -> T {
     value
@@ -126,9 +128,10 @@ fn giving_up_a_stalled_open_gives_up_the_input() {
         for place in Place::ALL {
             let body = Stalled::default();
             let seen = Arc::clone(&body.seen);
-            let connection = match place.is_in_host() {
-                true => Some(host().start().await.unwrap()),
-                false => None,
+            let connection = match place.placement() {
+                Placement::Isolated(host) => Some(host.start().await.unwrap()),
+                Placement::Protected(host) => Some(host.start().await.unwrap()),
+                _ => None,
             };
             let mut builder = place.open(Input::stream(body));
             if let Some(connection) = &connection {
