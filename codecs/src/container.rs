@@ -10,6 +10,7 @@ mod mp4;
 mod ogg;
 mod pictures;
 mod reader;
+mod signature;
 mod wav;
 
 use portcullis_engine::Registry;

@@ -11,6 +11,7 @@ use super::frames::{Frame, FrameSource, Opened, Syntax};
 use super::id3;
 use super::pictures;
 use super::reader::Reader;
+use super::signature::is_container;
 use crate::audio::bitstream::adts::AdtsHeader;
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -35,6 +36,9 @@ impl Component for Adts {
 
 impl ByteStreamHandler for Adts {
     fn probe(&self, head: &[u8], hints: &Hints) -> Confidence {
+        if is_container(head) {
+            return Confidence::No;
+        }
         let (frames, ends) = frames_in_a_row(head);
         let named = hints
             .extension

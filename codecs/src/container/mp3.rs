@@ -18,6 +18,7 @@ use super::frames::{Frame, FrameSource, Opened, Syntax};
 use super::id3;
 use super::pictures;
 use super::reader::Reader;
+use super::signature::is_container;
 use crate::audio::bitstream::mpeg::MpegHeader;
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -42,6 +43,9 @@ impl Component for Mp3 {
 
 impl ByteStreamHandler for Mp3 {
     fn probe(&self, head: &[u8], hints: &Hints) -> Confidence {
+        if is_container(head) {
+            return Confidence::No;
+        }
         let named = hints
             .extension
             .as_deref()
