@@ -11,6 +11,7 @@ mod quotas;
 use serde::{Deserialize, Serialize};
 
 pub use isolation::{Isolation, LayerReport, LayerState};
+pub(crate) use layer::PROTECTED_LANDLOCK_ABI;
 pub use layer::{Layer, LayerSet};
 pub use quotas::HostQuotas;
 pub(crate) use quotas::MAX_THREADS;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
 
 use super::control_group::ControlGroup;
 use super::endpoint::{
@@ -20,7 +21,8 @@ use super::plan::Plan;
 use super::watch::{self, Belongings, HostProcess};
 use crate::error::TransportError;
 use crate::link::socket_pair;
-use crate::sandbox::{Layer, LayerSet, Sandbox, SandboxProfile};
+use crate::sandbox::{Layer, LayerSet, PROTECTED_LANDLOCK_ABI, Sandbox, SandboxProfile};
+use crate::sys::landlock::DenyAll;
 use crate::sys::layers::{FIRST_HOST_USER, HOST_USERS, Layers, Outcome, UserPlan};
 use crate::sys::spawn::{
     Birth, Blank, OUTCOME_DIGITS, PID_DIGITS, Report, Step, block_signals, spare,
@@ -48,6 +50,7 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
     reap_held();
     let program = order.program.to_string();
     check_image(&program, &order)?;
+    check_landlock(&program, &order)?;
     let (ours, theirs) = socket_pair()?;
     let pipes = Pipes::make()?;
     let names = Names { program };
@@ -113,6 +116,27 @@ fn check_image(program: &str, order: &Order<'_>) -> Result<(), TransportError> {
                     .into(),
             })
         }
+        _ => Ok(()),
+    }
+}
+
+/// A protected host needs all that Landlock can deny by now.
+fn check_landlock(program: &str, order: &Order<'_>) -> Result<(), TransportError> {
+    let is_protected = order.sandbox.is_some_and(|sandbox| {
+        sandbox.profile == SandboxProfile::Protected && sandbox.requires(Layer::Landlock)
+    });
+    match DenyAll::of_this_kernel() {
+        Ok(landlock) if is_protected && landlock.abi() < PROTECTED_LANDLOCK_ABI => {
+            Err(TransportError::Sandbox {
+                program: program.to_owned(),
+                layer: Layer::Landlock,
+                text: format!(
+                    "this kernel's is of ABI {}, and a protected host needs {PROTECTED_LANDLOCK_ABI} (Linux 6.12)",
+                    landlock.abi()
+                ),
+            })
+        }
+        // None at all is found out by the child.
         _ => Ok(()),
     }
 }
@@ -386,11 +410,17 @@ fn variable(mut name: OsString, value: OsString) -> Result<CString, Errno> {
     text(name)
 }
 
-/// How hosts of this process become users of their own.
+/// How hosts of this process become users of their own. A user namespace gives the host the privileges that it needs to
+/// confine itself where this process does not have them.
 pub(super) fn user_plan() -> UserPlan {
-    let is_root = rustix::process::geteuid().is_root();
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    if is_root && has_host_users(&map) {
+    let needed = CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP;
+    let is_able =
+        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+    let has_map = |path: &str| has_host_users(&std::fs::read_to_string(path).unwrap_or_default());
+    if is_able && has_map("/proc/self/uid_map") && has_map("/proc/self/gid_map") {
         UserPlan::OwnId
     } else {
         UserPlan::Namespace

@@ -15,6 +15,7 @@ use crate::link::socket_pair;
 use crate::sandbox::{
     Isolation, Layer, LayerSet, LayerState, Sandbox, SandboxPolicy, SandboxProfile,
 };
+use crate::sys::landlock::DenyAll;
 use crate::sys::layers::{Layers, NOT_TRIED, Outcome, UserPlan};
 use crate::sys::spawn::{Birth, Blank, PID_DIGITS, Report, Step, spare};
 
@@ -122,6 +123,12 @@ fn try_all(image: &HostImage) -> Result<Isolation, TransportError> {
             (_, error) => LayerState::Missing(Errno::from_raw_os_error(error).to_string().into()),
         };
         isolation.set(layer, state);
+    }
+    if isolation.has(Layer::Landlock) {
+        let abi = DenyAll::of_this_kernel()
+            .ok()
+            .map(|landlock| landlock.abi());
+        isolation.set_abi(Layer::Landlock, abi);
     }
     isolation.profile = Some(if isolation.is_complete(SandboxProfile::Protected) {
         SandboxProfile::Protected

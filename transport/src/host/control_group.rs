@@ -4,7 +4,7 @@
 //! 2 one for all; there a group that has processes cannot hand controllers down, so a host's group stands beside ours.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,11 +45,11 @@ impl ControlGroup {
                 [memory, pids].into_iter().for_each(|at| sweep(at))
             }
         });
-        let name = format!(
-            "portcullis-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let pid = std::process::id();
+        let started = start_time(&format!("/proc/{pid}"))?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // With its start an application is not taken for another one that had its number before.
+        let name = format!("portcullis-{pid}-{started}-{number}");
         let memory = quotas.memory.to_string();
         let tasks = MAX_THREADS.to_string();
         let mut group = Self {
@@ -61,12 +61,16 @@ impl ControlGroup {
                 let directory = group.add(&parent, &name)?;
                 group.kills = directory.join("memory.events");
                 fs::write(directory.join("memory.max"), memory)?;
+                // A limit of memory alone moves what is beyond it to the disk.
+                write_if_there(&directory.join("memory.swap.max"), "0")?;
                 fs::write(directory.join("pids.max"), tasks)?;
             }
             Hierarchy::Separate { memory: at, pids } => {
                 let directory = group.add(&at, &name)?;
                 group.kills = directory.join("memory.oom_control");
-                fs::write(directory.join("memory.limit_in_bytes"), memory)?;
+                fs::write(directory.join("memory.limit_in_bytes"), &memory)?;
+                // Memory and swap together; never below the limit of memory, so after it.
+                write_if_there(&directory.join("memory.memsw.limit_in_bytes"), &memory)?;
                 if at != pids {
                     group.add(&pids, &name)?;
                 }
@@ -80,7 +84,14 @@ impl ControlGroup {
 
     fn add(&mut self, parent: &Path, name: &str) -> io::Result<PathBuf> {
         let directory = parent.join(name);
-        fs::create_dir(&directory)?;
+        match fs::create_dir(&directory) {
+            // Nobody else that lives has this name, and one that has processes stays.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir(&directory)?;
+                fs::create_dir(&directory)?;
+            }
+            made => made?,
+        }
         self.directories.push(directory.clone());
         Ok(directory)
     }
@@ -121,15 +132,7 @@ const FRESH: std::time::Duration = std::time::Duration::from_secs(60);
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("portcullis-"));
-        let pid = pid
-            .and_then(|rest| rest.split_once('-'))
-            .map(|(pid, _)| pid);
-        let is_gone = pid
-            .and_then(|pid| pid.parse::<u32>().ok())
-            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let is_gone = name.to_str().and_then(application).is_some_and(is_gone);
         let made = entry.metadata().and_then(|facts| facts.modified());
         let is_fresh = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < FRESH));
         // The kernel keeps one that has processes.
@@ -139,6 +142,39 @@ fn sweep(parent: &Path) {
         {
             tracing::debug!(%error, "a control group of an application that is gone stays");
         }
+    }
+}
+
+/// Of which application a group with this name is: its process id, and when that started.
+fn application(name: &str) -> Option<(u32, u64)> {
+    let mut parts = name.strip_prefix("portcullis-")?.split('-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn is_gone((pid, started): (u32, u64)) -> bool {
+    match start_time(&format!("/proc/{pid}")) {
+        Ok(now) => now != started,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// When the process with this directory under `/proc` started, in ticks since the machine did.
+fn start_time(process: &str) -> io::Result<u64> {
+    let stat = fs::read_to_string(Path::new(process).join("stat"))?;
+    // The name, which may contain anything, ends with the last bracket; the time is the 20th field behind it.
+    let time = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(19)?.parse().ok());
+    time.ok_or_else(|| io::Error::other("no start time in /proc/PID/stat"))
+}
+
+/// Not every kernel accounts for swap.
+fn write_if_there(file: &Path, text: &str) -> io::Result<()> {
+    // Not `fs::write`, which would ask to create it.
+    match fs::OpenOptions::new().write(true).open(file) {
+        Ok(mut file) => file.write_all(text.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -209,5 +245,42 @@ mod tests {
         );
         assert_eq!(hierarchy("nonsense", MOUNTS), None);
         assert_eq!(hierarchy(membership, "nonsense - \n"), None);
+    }
+
+    #[test]
+    fn an_application_is_not_taken_for_one_that_had_its_number() {
+        let pid = std::process::id();
+        let started = start_time("/proc/self").unwrap();
+        let name = |started: u64| format!("portcullis-{pid}-{started}-0");
+        let is_gone = |name: &str| application(name).map(is_gone);
+        assert_eq!(is_gone(&name(started)), Some(false));
+        assert_eq!(is_gone(&name(started - 1)), Some(true));
+        assert_eq!(is_gone("portcullis-4294967295-1-0"), Some(true));
+        for other in [
+            "portcullis-",
+            "portcullis-x-1-0",
+            "portcullis-1",
+            "system.slice",
+        ] {
+            assert_eq!(is_gone(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_left_over_is_made_anew() {
+        let parent = std::env::temp_dir().join(format!("portcullis-groups-{}", std::process::id()));
+        fs::create_dir_all(parent.join("a")).unwrap();
+        let mut group = ControlGroup {
+            directories: Vec::new(),
+            kills: PathBuf::new(),
+        };
+        let directory = group.add(&parent, "a").unwrap();
+        fs::write(directory.join("process"), "").unwrap();
+        assert!(group.add(&parent, "a").is_err(), "one with processes stays");
+        fs::remove_file(directory.join("process")).unwrap();
+        write_if_there(&directory.join("memory.swap.max"), "0").unwrap();
+        drop(group);
+        assert!(!directory.exists());
+        fs::remove_dir(parent).unwrap();
     }
 }

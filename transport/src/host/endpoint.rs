@@ -9,7 +9,7 @@ use rustix::io::{Errno, FdFlags};
 use super::plan::Plan;
 use crate::error::TransportError;
 use crate::sandbox::filter::{self, Stage};
-use crate::sandbox::{Isolation, Layer, LayerState, SandboxPolicy};
+use crate::sandbox::{Isolation, Layer, LayerSet, LayerState, SandboxPolicy, SandboxProfile};
 use crate::sys::layers::{self, NOT_TRIED, Outcome};
 use crate::sys::process::{remove_variables, take_inherited};
 use crate::sys::signals;
@@ -87,12 +87,13 @@ pub fn endpoint() -> Result<Option<HostEndpoint>, TransportError> {
         SANDBOX_VARIABLE,
         LAYERS_VARIABLE,
     ];
-    if !remove_variables(&variables) {
+    let is_alone = remove_variables(&variables);
+    if !is_alone {
         tracing::debug!(
             "{SOCKET_VARIABLE} stays in the environment: the process has other threads already"
         );
     }
-    let isolation = confine(plan.as_ref(), pid, outcome)?;
+    let isolation = confine(plan.as_ref(), pid, outcome, is_alone)?;
     *confined() = Some(Confined {
         plan,
         isolation: isolation.clone(),
@@ -181,6 +182,7 @@ fn confine(
     plan: Option<&Plan>,
     pid: u32,
     mut outcome: Outcome,
+    is_alone: bool,
 ) -> Result<Isolation, TransportError> {
     let Some(plan) = plan else {
         let mut isolation = Isolation::new(None, SandboxPolicy::BestEffort);
@@ -189,11 +191,29 @@ fn confine(
         }
         return Ok(isolation);
     };
+    let sandbox = plan.sandbox();
+    // Other threads keep what they are: a layer of one thread is none while they can be made to do what it cannot.
+    let is_late = !plan.is_put && !is_alone;
+    let late = Layer::ALL
+        .into_iter()
+        .filter(|layer| is_late && layers::is_of_a_thread(*layer, plan.user));
+    let late: LayerSet = late.collect();
+    if let Some(layer) = late.iter().find(|layer| sandbox.requires(*layer)) {
+        return Err(missing(layer, OTHER_THREADS.into()));
+    }
     if !plan.is_put {
         let put = plan.prepare().apply(pid, &mut outcome);
         put.map_err(|(layer, error)| missing(layer, error.to_string()))?;
     }
-    // A new program is dumpable again, unless its file is unreadable, and whoever asked may have read it until now.
+    // A new program is dumpable, unless its file is unreadable. A sealed image is; but another process of the user may
+    // have made it readable, by way of the descriptor in the application, and then may have looked into this one.
+    if plan.profile == SandboxProfile::Protected
+        && sandbox.requires(Layer::NotDumpable)
+        && layers::is_dumpable()
+    {
+        let text = "its program was readable, so another process may have looked into it already";
+        return Err(missing(Layer::NotDumpable, text.into()));
+    }
     if plan.layers.contains(Layer::NotDumpable) {
         outcome.set(Layer::NotDumpable, layers::deny_dumps());
     }
@@ -204,11 +224,18 @@ fn confine(
         tracing::debug!(%error, "the process keeps its name");
     }
     let mut isolation = Isolation::new(Some(plan.profile), plan.policy);
+    let layers = plan.prepare();
     for layer in plan.layers.iter() {
-        isolation.set(layer, measure(plan, pid, layer, outcome.get(layer)));
+        let is_in_force = layers.measure(layer, pid);
+        isolation.set(layer, state(layer, outcome.get(layer), is_in_force));
+    }
+    for layer in late.iter().filter(|layer| plan.layers.contains(*layer)) {
+        isolation.set(layer, LayerState::Missing(OTHER_THREADS.into()));
+    }
+    if isolation.has(Layer::Landlock) {
+        isolation.set_abi(Layer::Landlock, layers.landlock_abi());
     }
     put_filter(plan, Stage::Start, &mut isolation)?;
-    let sandbox = plan.sandbox();
     let required = isolation
         .missing()
         .find(|(layer, _)| *layer != Layer::ServingFilter && sandbox.requires(*layer));
@@ -218,11 +245,13 @@ fn confine(
     }
 }
 
-/// What is in force counts, not what was tried; where the host cannot see, what the kernel answered.
-fn measure(plan: &Plan, pid: u32, layer: Layer, outcome: i32) -> LayerState {
-    let is_in_force = layers::measure(layer, plan.user, pid);
+const OTHER_THREADS: &str = "another thread runs already, around which it would not be; call host::init first thing in main";
+
+/// What failed is not in force, whatever else looks so; beyond that what is in force counts, not what was tried; where the
+/// host cannot see, what the kernel answered.
+fn state(layer: Layer, outcome: i32, is_in_force: Option<bool>) -> LayerState {
     match (outcome, is_in_force) {
-        (_, Some(true)) | (0, None) => LayerState::InForce,
+        (0 | NOT_TRIED, Some(true)) | (0, None) => LayerState::InForce,
         (0, Some(false)) => LayerState::Missing("it was put on and is not in force".into()),
         (NOT_TRIED, _) if layer == Layer::SealedImage => {
             LayerState::Missing("the program is dynamically linked".into())
@@ -264,5 +293,28 @@ fn missing(layer: Layer, text: String) -> TransportError {
         program: "this program".into(),
         layer,
         text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_not_in_force() {
+        let layer = Layer::Capabilities;
+        let failed = state(layer, libc::EPERM, Some(true));
+        assert!(matches!(failed, LayerState::Missing(_)), "{failed:?}");
+        assert_eq!(state(layer, 0, Some(true)), LayerState::InForce);
+        assert_eq!(state(layer, 0, None), LayerState::InForce);
+        assert_eq!(state(layer, NOT_TRIED, Some(true)), LayerState::InForce);
+        for (outcome, is_in_force) in [
+            (0, Some(false)),
+            (NOT_TRIED, None),
+            (NOT_TRIED, Some(false)),
+        ] {
+            let state = state(layer, outcome, is_in_force);
+            assert!(matches!(state, LayerState::Missing(_)), "{state:?}");
+        }
     }
 }

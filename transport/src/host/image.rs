@@ -1,8 +1,9 @@
 //! The program of a host, as it is executed.
 //!
 //! A static program is copied once into sealed anonymous memory, and the very descriptor whose content was hashed is the
-//! one that is executed: what happens to the file afterwards is of no consequence, and nobody can read the copy. A dynamic
-//! program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
+//! one that is executed: what happens to the file afterwards is of no consequence. The copy is unreadable, so that a host is
+//! closed to other processes of its user from its first moment on; no seal keeps a process of the application's user from
+//! changing that by way of the application's descriptor, but a protected host sees it and does not start. A dynamic program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -208,7 +209,7 @@ const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
 /// `MFD_EXEC`: executable also where that is not the default. Linux 6.3.
 const MFD_EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
 
-/// A copy in memory that is executable, not readable by other users and never changes again.
+/// A copy in memory that is executable and never changes again; its content, that is: seals do not keep it unreadable.
 fn seal(file: &File) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match memfd_create(c"portcullis-host", flags | MFD_EXEC) {
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_copy_cannot_be_changed_or_made_readable() {
+    fn a_sealed_copy_cannot_be_changed() {
         let source = file(&elf(&[1]));
         std::io::Seek::rewind(&mut &source).unwrap();
         let copy = seal(&source).unwrap();

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Layer, LayerSet, SandboxPolicy, SandboxProfile};
+use super::{Layer, LayerSet, PROTECTED_LANDLOCK_ABI, SandboxPolicy, SandboxProfile};
 
 /// What is in force around a host, as the host itself measured it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub struct LayerReport {
     pub layer: Layer,
     /// Whether it is in force.
     pub state: LayerState,
+    /// The version of the kernel's interface, of a layer that is in force and denies more in later ones:
+    /// [`Layer::Landlock`].
+    #[serde(default)]
+    pub abi: Option<u32>,
 }
 
 /// Whether a layer is in force.
@@ -46,6 +50,7 @@ impl Isolation {
         let layers = Layer::ALL.into_iter().map(|layer| LayerReport {
             layer,
             state: LayerState::NotAsked,
+            abi: None,
         });
         Self {
             profile,
@@ -57,6 +62,12 @@ impl Isolation {
     pub(crate) fn set(&mut self, layer: Layer, state: LayerState) {
         if let Some(report) = self.layers.iter_mut().find(|report| report.layer == layer) {
             report.state = state;
+        }
+    }
+
+    pub(crate) fn set_abi(&mut self, layer: Layer, abi: Option<u32>) {
+        if let Some(report) = self.layers.iter_mut().find(|report| report.layer == layer) {
+            report.abi = abi;
         }
     }
 
@@ -92,9 +103,14 @@ impl Isolation {
 
     /// Whether every layer is in force without which a host of this kind is incomplete.
     pub fn is_complete(&self, profile: SandboxProfile) -> bool {
+        let is_full = |report: &LayerReport| match report.abi {
+            Some(abi) => profile != SandboxProfile::Protected || abi >= PROTECTED_LANDLOCK_ABI,
+            None => true,
+        };
         Layer::ALL
             .into_iter()
             .all(|layer| self.has(layer) || !layer.is_required(profile))
+            && self.layers.iter().all(is_full)
     }
 }
 
@@ -103,9 +119,37 @@ impl fmt::Display for Isolation {
         let profile = self.profile.map_or("no sandbox", SandboxProfile::name);
         let in_force = self.in_force().iter().count();
         write!(f, "{profile}: {in_force} of {} layers", self.layers.len())?;
+        let partly = self.layers.iter().filter_map(|report| {
+            let abi = report.abi.filter(|abi| *abi < PROTECTED_LANDLOCK_ABI)?;
+            Some((report.layer, abi))
+        });
+        for (layer, abi) in partly {
+            write!(f, "; {layer} only of ABI {abi}")?;
+        }
         for (layer, why) in self.missing() {
             write!(f, "; without {layer} ({why})")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_landlock_is_told_and_is_not_enough_for_a_protected_host() {
+        let mut isolation = Isolation::new(None, SandboxPolicy::BestEffort);
+        for layer in Layer::ALL {
+            isolation.set(layer, LayerState::InForce);
+        }
+        isolation.set_abi(Layer::Landlock, Some(PROTECTED_LANDLOCK_ABI - 1));
+        assert!(isolation.is_complete(SandboxProfile::Isolated));
+        assert!(!isolation.is_complete(SandboxProfile::Protected));
+        let text = isolation.to_string();
+        assert!(text.contains("landlock only of ABI 5"), "{text}");
+        isolation.set_abi(Layer::Landlock, Some(PROTECTED_LANDLOCK_ABI));
+        assert!(isolation.is_complete(SandboxProfile::Protected));
+        assert!(!isolation.to_string().contains("ABI"));
     }
 }

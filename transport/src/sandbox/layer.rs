@@ -12,7 +12,11 @@ use super::SandboxProfile;
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Layer {
-    /// The program is executed from a sealed copy in memory that nobody can change or read, of a known digest.
+    /// The program is executed from a sealed copy in memory that nobody can change, of a known digest.
+    ///
+    /// It is made unreadable too, so that the kernel lets no process of the user look into the host from the first moment
+    /// on. A process of the application's user can make it readable again by way of the application's descriptor: then a
+    /// protected host does not start.
     SealedImage = 0,
     /// A user that nothing else runs as: a user id of its own, or a user namespace when the application has no privilege.
     OwnUser = 1,
@@ -47,12 +51,20 @@ pub enum Layer {
     /// Its memory is not readable by other processes of the user, and is not written to a core file.
     NotDumpable = 16,
     /// Landlock: may open no file, no port, and signal or connect to nothing outside.
+    ///
+    /// As far as the kernel's version of it goes, which the report tells. Each leaves open what later ones deny: ABI 1
+    /// (Linux 5.13) to move files between directories, 2 to truncate them, 3 TCP ports, 4 control calls of devices, 5
+    /// abstract Unix sockets and signals to processes outside, 6 to 8 path names of Unix sockets. A protected host needs
+    /// 6 (Linux 6.12); around an isolated one namespaces and filters deny the same.
     Landlock = 17,
     /// The filter of system calls while it starts.
     StartFilter = 18,
     /// The filter of system calls, on all threads, before any content comes.
     ServingFilter = 19,
 }
+
+/// The first version of Landlock that is whole enough for a protected host.
+pub(crate) const PROTECTED_LANDLOCK_ABI: u32 = 6;
 
 impl Layer {
     /// All, in the order in which they are numbered.

@@ -4,17 +4,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a host may use up. Beyond a quota the host ends, and its exit names the quota.
+/// What a host may use up. Beyond its memory or its time the host ends, and its exit names the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HostQuotas {
     /// Bytes of private memory.
+    ///
+    /// A control group counts everything, swap included. Without one (which mostly means without privilege) the process's
+    /// limits count what is mapped privately, and the address space. They do not count what a host keeps in anonymous files
+    /// that it does not map: of those it may have as many as it may have [descriptors](Self::descriptors), each of any
+    /// size. (A limit of the size of files would bound each one, and also each write of a sink to a file that the
+    /// application opened for it, so there is none.)
     pub memory: u64,
     /// Processor time over all threads, in whole seconds.
     pub cpu_time: Option<Duration>,
     /// Time from its start.
     pub wall_time: Option<Duration>,
-    /// Open descriptors.
+    /// Open descriptors. Beyond it an opening or receiving fails in the host, an ordinary error there: the host does not end
+    /// by it.
     pub descriptors: u64,
 }
 

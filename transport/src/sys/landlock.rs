@@ -6,6 +6,7 @@ use rustix::io::Errno;
 /// What a kernel's Landlock can deny, by ABI version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DenyAll {
+    abi: u32,
     attributes: RulesetAttributes,
 }
 
@@ -38,6 +39,11 @@ impl DenyAll {
         Ok(Self::of_version(version))
     }
 
+    /// The version of the kernel's interface, on which it depends what is denied.
+    pub(crate) fn abi(&self) -> u32 {
+        self.abi
+    }
+
     fn of_version(version: libc::c_long) -> Self {
         // File rights come in bits from 0 on; each version added some.
         let file_rights = match version {
@@ -48,6 +54,7 @@ impl DenyAll {
             _ => 17,
         };
         Self {
+            abi: u32::try_from(version).unwrap_or(0),
             attributes: RulesetAttributes {
                 handled_access_fs: (1 << file_rights) - 1,
                 // Binding and connecting of TCP ports.

@@ -48,6 +48,13 @@ impl Outcome {
             *place = result.err().map_or(0, Errno::raw_os_error);
         }
     }
+
+    /// The same for one step of several: a step that failed is not made good by the next.
+    fn add(&mut self, layer: Layer, result: Result<(), Errno>) {
+        if self.get(layer) <= 0 {
+            self.set(layer, result);
+        }
+    }
 }
 
 /// Layers ready to be put on.
@@ -92,7 +99,7 @@ impl Layers {
             return Ok(());
         }
         let result = put();
-        outcome.set(layer, result);
+        outcome.add(layer, result);
         match result {
             Err(error) if self.required.contains(layer) => Err((layer, error)),
             _ => Ok(()),
@@ -126,6 +133,63 @@ impl Layers {
         self.put(outcome, Layer::Landlock, || self.landlock?.enforce())?;
         self.put(outcome, Layer::DeathSignal, die_with_parent)
     }
+
+    /// The version of the kernel's Landlock.
+    pub(crate) fn landlock_abi(&self) -> Option<u32> {
+        self.landlock.ok().map(|landlock| landlock.abi())
+    }
+
+    /// Whether a layer is in force around this process, as far as it can see for itself; `None` where it cannot.
+    pub(crate) fn measure(&self, layer: Layer, pid: u32) -> Option<bool> {
+        Some(match layer {
+            Layer::PidNamespace => rustix::process::getpid().is_init(),
+            Layer::OwnUser if self.user == UserPlan::OwnId => {
+                FIRST_HOST_USER.checked_add(pid) == Some(rustix::process::getuid().as_raw())
+            }
+            Layer::EmptyRoot => is_root_empty(),
+            Layer::ResourceLimits => self.limits.iter().all(is_limited),
+            Layer::Capabilities => has_no_capability(),
+            Layer::NoNewPrivileges => rustix::thread::no_new_privs() == Ok(true),
+            Layer::NoWritableCode => prctl(libc::PR_GET_MDWE, 0).is_ok_and(|bits| bits & 1 == 1),
+            Layer::NotDumpable => !is_dumpable(),
+            Layer::DeathSignal => {
+                rustix::process::parent_process_death_signal() == Ok(Some(Signal::KILL))
+            }
+            // The root is readable for everybody; only Landlock can refuse it.
+            Layer::Landlock => {
+                let root = rustix::fs::open(
+                    c"/",
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                );
+                matches!(root, Err(Errno::ACCESS))
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a layer is around the thread that puts it on, and not around those that run already.
+///
+/// Of the others each is of the whole process: its memory, its limits, its file system; filters are put on all threads.
+pub(crate) fn is_of_a_thread(layer: Layer, user: UserPlan) -> bool {
+    match layer {
+        Layer::OwnUser => user == UserPlan::OwnId,
+        Layer::Capabilities | Layer::NoNewPrivileges | Layer::Landlock => true,
+        _ => false,
+    }
+}
+
+/// Whether other processes of the user may look into this one, as far as this itself can tell.
+pub(crate) fn is_dumpable() -> bool {
+    // 2, which the kernel alone can set and rustix does not know, is as good as 0 against other processes.
+    !matches!(prctl(libc::PR_GET_DUMPABLE, 0), Ok(0 | 2))
+}
+
+fn is_limited((resource, soft, hard): &(Resource, u64, u64)) -> bool {
+    let now = rustix::process::getrlimit(*resource);
+    let within = |limit: Option<u64>, wanted: u64| limit.unwrap_or(u64::MAX) <= wanted;
+    within(now.current, *soft) && within(now.maximum, *hard)
 }
 
 /// Asks for the signal that comes when the thread that started this process ends.
@@ -267,41 +331,6 @@ fn deny_writable_code() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Whether a layer is in force around this process, as far as it can see for itself; `None` where it cannot.
-pub(crate) fn measure(layer: Layer, user: UserPlan, pid: u32) -> Option<bool> {
-    Some(match layer {
-        Layer::PidNamespace => rustix::process::getpid().is_init(),
-        Layer::OwnUser if user == UserPlan::OwnId => {
-            FIRST_HOST_USER.checked_add(pid) == Some(rustix::process::getuid().as_raw())
-        }
-        Layer::EmptyRoot => is_root_empty(),
-        Layer::ResourceLimits => {
-            let core = rustix::process::getrlimit(Resource::Core);
-            let data = rustix::process::getrlimit(Resource::Data);
-            core.maximum == Some(0) && data.maximum.is_some()
-        }
-        Layer::Capabilities => has_no_capability(),
-        Layer::NoNewPrivileges => rustix::thread::no_new_privs() == Ok(true),
-        Layer::NoWritableCode => prctl(libc::PR_GET_MDWE, 0).is_ok_and(|bits| bits & 1 == 1),
-        Layer::NotDumpable => {
-            rustix::process::dumpable_behavior() == Ok(DumpableBehavior::NotDumpable)
-        }
-        Layer::DeathSignal => {
-            rustix::process::parent_process_death_signal() == Ok(Some(Signal::KILL))
-        }
-        // The root is readable for everybody; only Landlock can refuse it.
-        Layer::Landlock => {
-            let root = rustix::fs::open(
-                c"/",
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            );
-            matches!(root, Err(Errno::ACCESS))
-        }
-        _ => return None,
-    })
-}
-
 /// `TMPFS_MAGIC`
 const TMPFS: i64 = 0x0102_1994;
 
@@ -341,5 +370,24 @@ mod tests {
         let last = with.last().unwrap();
         assert_eq!((last.1, last.2), (2, 3));
         assert_eq!(limits(&quotas, false).len(), without.len());
+    }
+
+    #[test]
+    fn every_limit_is_measured() {
+        let now = rustix::process::getrlimit(Resource::Nofile);
+        let (soft, hard) = (now.current.unwrap(), now.maximum.unwrap());
+        assert!(is_limited(&(Resource::Nofile, soft, hard)));
+        assert!(!is_limited(&(Resource::Nofile, soft - 1, hard)));
+        assert!(!is_limited(&(Resource::Nofile, soft, hard - 1)));
+    }
+
+    #[test]
+    fn a_failed_step_is_not_made_good_by_the_next() {
+        let mut outcome = Outcome::NOTHING;
+        outcome.add(Layer::Capabilities, Ok(()));
+        assert_eq!(outcome.get(Layer::Capabilities), 0);
+        outcome.add(Layer::Capabilities, Err(Errno::PERM));
+        outcome.add(Layer::Capabilities, Ok(()));
+        assert_eq!(outcome.get(Layer::Capabilities), libc::EPERM);
     }
 }

@@ -17,6 +17,9 @@ pub(crate) fn play(role: &str) -> i32 {
     if role == "somebody" {
         return be_unprivileged_application();
     }
+    if role == "late" {
+        std::thread::spawn(hang);
+    }
     let endpoint = match host::endpoint() {
         Ok(endpoint) => endpoint.expect("started as a host"),
         Err(error) => {
@@ -34,7 +37,7 @@ pub(crate) fn play(role: &str) -> i32 {
         .unwrap();
     let isolation = host::serve().unwrap();
     match role {
-        "report" => report(endpoint.socket, &isolation),
+        "report" | "late" => report(endpoint.socket, &isolation),
         "ordinary" => ordinary(),
         "socket" => drop(UnixStream::pair().and_then(|_| {
             // Of a Unix pair nothing is reachable; an internet socket is what is refused.
