@@ -2,6 +2,9 @@
 //!
 //! The way is always the same: to 8 bits, plane by plane to the target's size (which also resamples chroma), then into
 //! the target's layout. A step that changes nothing is left out, and the last one writes into the output sample.
+//!
+//! The stream may change in the middle. What the output differed in from the input was asked for, and stays; the rest
+//! follows the input.
 
 mod layout;
 mod scale;
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::layout::{Colour, copy_rgb, rgb_to_yuv, to_planar, write_yuv, yuv_to_rgb};
 use self::scale::{Scaler, scale_packed, scale_planar};
+use super::asked;
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.transform::<PictureConverter>();
@@ -79,6 +83,10 @@ pub struct PictureConverter {
     settings: PictureSettings,
     input: Option<Picture>,
     output: Option<Picture>,
+    /// The layout that was asked for, unlike the input's.
+    asked_format: Option<PixelFormat>,
+    /// The size that was asked for, unlike the input's.
+    asked_size: Option<(u32, u32)>,
     scaler: Scaler,
 }
 
@@ -138,6 +146,8 @@ impl Component for PictureConverter {
             settings,
             input: None,
             output: None,
+            asked_format: None,
+            asked_size: None,
             scaler: Scaler::new(settings.filter),
         })
     }
@@ -152,12 +162,12 @@ impl Transform for PictureConverter {
             })?;
         self.input = Some(picture);
         let (width, height) = self
-            .settings
-            .size
+            .asked_size
+            .or(self.settings.size)
             .unwrap_or((picture.width, picture.height));
         let first = self
-            .settings
-            .format
+            .asked_format
+            .or(self.settings.format)
             .or_else(|| TARGETS.into_iter().find(|format| *format == picture.format))
             .unwrap_or(PixelFormat::I420);
         let rest = TARGETS.into_iter().filter(|format| *format != first);
@@ -195,6 +205,9 @@ impl Transform for PictureConverter {
             }
             picture.full_range = input.full_range;
         }
+        asked(&mut self.asked_format, input.format, picture.format);
+        let size = |picture: &Picture| (picture.width, picture.height);
+        asked(&mut self.asked_size, size(&input), size(&picture));
         self.output = Some(picture);
         Ok(())
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::format::{convert_integers, from_float, to_float};
 use self::mix::Mix;
 use self::resample::Resampling;
+use super::asked;
 
 pub(crate) fn register(registry: &mut Registry) {
     registry.transform::<SoundConverter>();
@@ -57,11 +58,16 @@ const FORMATS: [SampleFormat; 5] = [
 ///
 /// Resampled sound is aligned: its first frame stands for the input's first, and `n` frames become `ceil(n * to / from)`.
 /// A jump in time, a discontinuity or a change of the preroll mark ends a run and starts another.
+///
+/// The stream may change in the middle. What the output differed in from the input was asked for, and stays; the rest
+/// follows the input.
 #[derive(Debug)]
 pub struct SoundConverter {
     settings: SoundSettings,
     input: Option<Sound>,
     output: Option<Sound>,
+    /// What was asked for, unlike the input's.
+    asked: SoundSettings,
     path: Option<Path>,
     /// The run that is being resampled.
     run: Option<Run>,
@@ -142,6 +148,7 @@ impl Component for SoundConverter {
             settings,
             input: None,
             output: None,
+            asked: SoundSettings::default(),
             path: None,
             run: None,
         })
@@ -166,13 +173,15 @@ impl Transform for SoundConverter {
         })?;
         self.run = None;
         self.input = Some(sound);
-        let first = self.settings.format.unwrap_or(sound.format);
+        let (asked, settings) = (self.asked, self.settings);
+        let first = asked.format.or(settings.format).unwrap_or(sound.format);
+        let rate = asked.rate.or(settings.rate).unwrap_or(sound.rate);
+        let channels = asked.channels.or(settings.channels);
+        let channels = channels.unwrap_or(sound.channels);
         let rest = FORMATS.into_iter().filter(|format| *format != first);
         let types: Vec<_> = std::iter::once(first)
             .chain(rest)
             .map(|format| {
-                let rate = self.settings.rate.unwrap_or(sound.rate);
-                let channels = self.settings.channels.unwrap_or(sound.channels);
                 let mut output = MediaType::audio(format.subtype(), rate, channels);
                 let mut others = input.attributes.clone();
                 others.remove(&keys::BITS);
@@ -225,6 +234,9 @@ impl Transform for SoundConverter {
                 resampling: resampling.map(Box::new),
             }
         });
+        asked(&mut self.asked.format, from.format, to.format);
+        asked(&mut self.asked.rate, from.rate, to.rate);
+        asked(&mut self.asked.channels, from.channels, to.channels);
         self.output = Some(to);
         self.run = None;
         Ok(())

@@ -195,3 +195,58 @@ fn what_cannot_be_is_refused() {
     let short = Sample::new(MediaTime::ZERO, MediaTime::ZERO, vec![0; 95]);
     assert!(converter.process(short, &mut output).is_err());
 }
+
+#[test]
+fn what_was_asked_for_outlives_a_change_of_the_input() -> Result<()> {
+    let i420 = |width, height| MediaType::raw_video(PixelFormat::I420, width, height);
+    let shape = |t: &MediaType| (t.pixel_format(), t.frame_size());
+    // As a pipeline does: the first input's output is asked for, those of later ones are what is offered first.
+    let run = |wanted: MediaType, changes: &[MediaType]| -> Result<Vec<_>> {
+        let mut converter = PictureConverter::new(PictureSettings::default())?;
+        converter.set_input(&i420(320, 240))?;
+        converter.set_output(&wanted)?;
+        let mut shapes = Vec::new();
+        for change in changes {
+            let first = converter.set_input(change)?.swap_remove(0);
+            converter.set_output(&first)?;
+            let (width, height) = change.frame_size().expect("a picture");
+            let format = change.pixel_format().expect("a picture");
+            let payload = flat(format, width, height, [90, 128, 128]);
+            let mut target = Output::default();
+            let sample = Sample::new(MediaTime::ZERO, MediaTime::ZERO, payload);
+            converter.process(sample, &mut target)?;
+            let made = target.take_samples().swap_remove(0);
+            assert_eq!(Some(made.len()), Picture::of(&first).map(|p| p.bytes()));
+            shapes.push(shape(&first));
+        }
+        Ok(shapes)
+    };
+    let changes = [
+        i420(160, 120),
+        // What was asked for already: the change behind it is converted again.
+        i420(200, 150),
+        MediaType::raw_video(PixelFormat::Rgb8, 200, 150),
+        i420(320, 240),
+    ];
+    let sized = |format| (Some(format), Some((200, 150)));
+    assert_eq!(
+        run(i420(200, 150), &changes)?,
+        [
+            sized(PixelFormat::I420),
+            sized(PixelFormat::I420),
+            sized(PixelFormat::Rgb8),
+            sized(PixelFormat::I420),
+        ]
+    );
+    // A layout alone: the sizes are passed on.
+    let rgb = MediaType::raw_video(PixelFormat::Rgb8, 320, 240);
+    let expected: Vec<_> = changes
+        .iter()
+        .map(|change| (Some(PixelFormat::Rgb8), change.frame_size()))
+        .collect();
+    assert_eq!(run(rgb, &changes)?, expected);
+    // Nothing: all is passed on.
+    let expected: Vec<_> = changes.iter().map(shape).collect();
+    assert_eq!(run(i420(320, 240), &changes)?, expected);
+    Ok(())
+}

@@ -216,3 +216,50 @@ fn the_offer_follows_the_settings() {
     assert_eq!(types[0], MediaType::audio(Subtype::PCM_S16, 16_000, 1));
     assert_eq!(types.len(), 5);
 }
+
+#[test]
+fn what_was_asked_for_outlives_a_change_of_the_input() -> Result<()> {
+    let f32 = |rate, channels| MediaType::audio(Subtype::PCM_F32, rate, channels);
+    let changes = [f32(44_100, 1), f32(22_050, 2), f32(48_000, 6)];
+    let run = |wanted: MediaType| -> Result<Vec<_>> {
+        let mut converter = SoundConverter::new(SoundSettings::default())?;
+        converter.set_input(&f32(48_000, 1))?;
+        converter.set_output(&wanted)?;
+        let mut made = Vec::new();
+        for change in &changes {
+            let first = converter.set_input(change)?.swap_remove(0);
+            converter.set_output(&first)?;
+            let channels = change.channels().unwrap_or(0) as usize;
+            let mut target = Output::default();
+            let payload = sine(48_000, channels, 4_410, 440.0);
+            let sample = Sample::new(MediaTime::ZERO, MediaTime::ZERO, payload);
+            converter.process(sample, &mut target)?;
+            converter.drain(&mut target)?;
+            let sound = Sound::of(&first).expect("PCM");
+            let rate = u64::from(change.sample_rate().unwrap_or(0));
+            let bytes: usize = target.take_samples().iter().map(Sample::len).sum();
+            let frames = (4_410 * u64::from(sound.rate)).div_ceil(rate);
+            assert_eq!(bytes, frames as usize * sound.frame_bytes());
+            made.push((sound.format, sound.rate, sound.channels));
+        }
+        Ok(made)
+    };
+    // A format alone: rates and channels are passed on.
+    let s16 = SampleFormat::S16;
+    assert_eq!(
+        run(MediaType::audio(Subtype::PCM_S16, 48_000, 1))?,
+        [(s16, 44_100, 1), (s16, 22_050, 2), (s16, 48_000, 6)]
+    );
+    // All: the second change has the rate and the channels that were asked for, and the third is converted again.
+    assert_eq!(
+        run(MediaType::audio(Subtype::PCM_S16, 22_050, 2))?,
+        [(s16, 22_050, 2); 3]
+    );
+    // Nothing: all is passed on.
+    let f32 = SampleFormat::F32;
+    assert_eq!(
+        run(MediaType::audio(Subtype::PCM_F32, 48_000, 1))?,
+        [(f32, 44_100, 1), (f32, 22_050, 2), (f32, 48_000, 6)]
+    );
+    Ok(())
+}
