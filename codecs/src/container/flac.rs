@@ -292,7 +292,80 @@ fn to_signed(count: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_engine::component::MemorySource;
+
     use super::*;
+    use crate::audio::bitstream::flac::{crc8, crc16};
+
+    const BLOCK: u32 = 192;
+
+    /// A file of frames of silence, `len` bytes each.
+    fn file(frames: u8, len: usize, total: u64) -> Vec<u8> {
+        let info = StreamInfo {
+            min_block: BLOCK,
+            max_block: BLOCK,
+            max_frame: 0,
+            sample_rate: 44_100,
+            channels: 1,
+            bits: 16,
+            total,
+            md5: [0; 16],
+        };
+        let mut bytes = b"fLaC\x80\0\0\x22".to_vec();
+        bytes.extend(info.to_bytes());
+        for number in 0..frames {
+            let mut frame = vec![0xff, 0xf8, 0x19, 0x08, number];
+            frame.push(crc8(&frame));
+            frame.resize(len - 2, number);
+            frame.extend(crc16(0, &frame).to_be_bytes());
+            bytes.extend(frame);
+        }
+        bytes
+    }
+
+    fn read(bytes: Vec<u8>) -> (usize, Option<String>) {
+        let input = Box::new(MemorySource::new(bytes));
+        let context = OpenContext::default();
+        let mut source = Flac {}.open(input, &context).expect("FLAC");
+        let mut frames = 0;
+        loop {
+            match source.read() {
+                Ok(Some((_, sample))) => {
+                    assert!(!sample.flags.corrupt);
+                    frames += 1;
+                }
+                Ok(None) => return (frames, None),
+                Err(error) => return (frames, Some(error.to_string())),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_frame_in_front_of_another_file_is_delivered() {
+        let tag = [&b"ID3\x04\0\0\0\0\0\x20"[..], &[0; 32]].concat();
+        for total in [0, 5 * u64::from(BLOCK)] {
+            let first = file(5, 100, total);
+            assert_eq!(read(first.clone()), (5, None));
+            assert_eq!(read([&first[..], &tag].concat()), (5, None));
+            // A second one that is longer, so that its frames seem to continue the first, and long ones.
+            for second in [file(9, 100, 0), file(3, 100, 0), file(9, 9_000, 0)] {
+                for between in [&[][..], &tag] {
+                    let (frames, error) = read([&first[..], between, &second].concat());
+                    let error = error.expect("the second file is not read");
+                    assert_eq!(frames, 5, "{error}");
+                    let at = format!("byte {}", first.len() + between.len());
+                    assert!(error.contains(&at), "{error}");
+                    assert!(error.contains("another FLAC file"), "{error}");
+                }
+            }
+            // A last frame that is damaged is not taken for a whole one.
+            let mut damaged = first.clone();
+            damaged[first.len() - 50] ^= 1;
+            let (frames, error) = read([&damaged[..], &file(3, 100, 0)].concat());
+            assert_eq!(frames, 4);
+            assert!(error.is_some());
+        }
+    }
 
     #[test]
     fn a_long_tag_may_hide_the_signature() {

@@ -268,7 +268,8 @@ const CRC16: [[u16; 256]; 8] = {
     tables
 };
 
-fn crc8(bytes: &[u8]) -> u8 {
+/// CRC-8 of a header; over the header with its own it is 0.
+pub(crate) fn crc8(bytes: &[u8]) -> u8 {
     bytes
         .iter()
         .fold(0, |crc, byte| CRC8[usize::from(crc ^ byte)])

@@ -2,6 +2,7 @@
 
 use portcullis_engine::{Error, Result};
 
+use super::super::id3;
 use super::super::reader::Reader;
 use crate::audio::bitstream::flac::{FrameHeader, StreamInfo, crc16};
 
@@ -11,6 +12,11 @@ const WINDOW: usize = 16 << 10;
 const FIRST_WITHIN: usize = 1 << 20;
 /// Damaged bytes that one sample takes at most.
 const MAX_DAMAGED: usize = 1 << 20;
+
+/// What a file starts with.
+const MAGIC: &[u8] = b"fLaC";
+/// A longer tag between two files is not looked behind.
+const MAX_TAG: u64 = 16 << 20;
 
 /// What comes next in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +83,7 @@ impl Splitter {
     /// What the reader stands at. `expected` is the PCM frame at which a frame here should begin.
     pub(super) fn next(&mut self, reader: &mut Reader, expected: u64) -> Result<Unit> {
         let Some(header) = FrameHeader::parse(reader.peek(FrameHeader::MAX_LEN)?) else {
+            refuse_another(reader)?;
             return self.damaged(reader, expected);
         };
         let start = header.first_sample(self.fixed);
@@ -92,6 +99,7 @@ impl Splitter {
         // A header that would fit behind this frame, if this frame's checksum came out right there.
         let mut suspect: Option<FrameHeader> = None;
         let mut want = WINDOW;
+        let mut cut = false;
         let damage = 'search: loop {
             let window = reader.peek(want)?;
             let whole = window.len() < want;
@@ -116,9 +124,7 @@ impl Splitter {
                 if let Some(len) = last_frame(window, crc, summed) {
                     return Ok(frame(len));
                 }
-                if suspect.is_none() {
-                    return Ok(Unit::Cut { len: window.len() });
-                }
+                cut = suspect.is_none();
                 break window.len();
             }
             if want > self.max_len.saturating_add(FrameHeader::MAX_LEN) {
@@ -134,9 +140,10 @@ impl Splitter {
                 "frames without ends, here and in all that was searched before",
             ));
         }
-        // The frame may be whole, and the header behind it damaged.
+        // The frame may be whole, and the header behind it damaged, or another file put behind it.
         match whole_before_damage(reader.peek(damage)?, header.len) {
             Some(len) => Ok(frame(len)),
+            None if cut => Ok(Unit::Cut { len: damage }),
             None => self.damaged(reader, start),
         }
     }
@@ -257,12 +264,33 @@ fn last_frame(window: &[u8], crc: u16, summed: usize) -> Option<usize> {
         .find(|end| crc16(crc, &window[summed..*end]) == 0)
 }
 
-/// Length of the frame that `window` starts with, by its checksum and the sync code alone.
+/// Says so where another file was put behind the last frame, with or without a tag in front: it has a form of its own.
+fn refuse_another(reader: &mut Reader) -> Result<()> {
+    let tag = match id3::tag_len(reader.peek(MAGIC.len() + 6)?) {
+        Some(len) if len <= MAX_TAG => len as usize,
+        _ => 0,
+    };
+    let window = reader.peek(tag + MAGIC.len())?;
+    if window.get(tag..) != Some(MAGIC) {
+        return Ok(());
+    }
+    Err(Error::malformed(
+        reader.position() + tag as u64,
+        "another FLAC file begins behind the end of the first; only the first was read",
+    ))
+}
+
+/// Length of the frame that `window` starts with, by its checksum and what starts behind it alone: a sync code, another
+/// file or a tag.
 fn whole_before_damage(window: &[u8], header_len: usize) -> Option<usize> {
     let (mut crc, mut summed) = (0, 0);
-    let syncs = (header_len..window.len().saturating_sub(1))
-        .filter(|at| window[*at] == 0xff && window[at + 1] & 0xfe == 0xf8);
-    for at in syncs {
+    let ends = (header_len..window.len().saturating_sub(1)).filter(|at| match window[*at] {
+        0xff => window[at + 1] & 0xfe == 0xf8,
+        b'f' => window[*at..].starts_with(MAGIC),
+        b'I' => window[*at..].starts_with(b"ID3"),
+        _ => false,
+    });
+    for at in ends {
         crc = crc16(crc, &window[summed..at]);
         summed = at;
         if crc == 0 {
@@ -274,6 +302,7 @@ fn whole_before_damage(window: &[u8], header_len: usize) -> Option<usize> {
 
 fn is_padding(bytes: &[u8]) -> bool {
     bytes.starts_with(b"TAG")
+        || bytes.starts_with(b"ID3")
         || bytes.starts_with(b"APETAGEX")
         || bytes.starts_with(b"LYRICSBEGIN")
         || bytes.iter().all(|byte| *byte == 0)
