@@ -462,6 +462,21 @@ mod tests {
     }
 
     #[test]
+    fn a_root_without_privileges_takes_a_user_namespace() {
+        if user_plan() == UserPlan::Namespace {
+            return;
+        }
+        // Capabilities are of the thread.
+        let plan = std::thread::spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::SETGID);
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            user_plan()
+        });
+        assert_eq!(plan.join().unwrap(), UserPlan::Namespace);
+    }
+
+    #[test]
     fn a_tracer_is_known_by_the_status() {
         let own = std::fs::read_to_string("/proc/self/status").unwrap();
         assert!(tracer(&own).is_some());
