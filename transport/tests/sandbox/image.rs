@@ -1,0 +1,82 @@
+//! What becomes of a host when somebody meddles with its program.
+
+use std::collections::BTreeSet;
+
+use portcullis_transport::host::HostImage;
+use portcullis_transport::{HostCommand, HostProgram, Sandbox};
+
+use super::{ROLE, is_static, reported, run};
+
+pub(crate) fn what_happens_to_the_file_later_does_not_matter() {
+    if !is_static() {
+        println!("  left out: a dynamic program is executed from its file");
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("portcullis-sandbox-test-{}", std::process::id()));
+    std::fs::copy("/proc/self/exe", &path).unwrap();
+    let program = HostProgram::Path(path.clone());
+    let image = HostImage::open(&program).unwrap();
+    let digest = image.facts().sha256.unwrap();
+    assert!(std::sync::Arc::ptr_eq(
+        &image,
+        &HostImage::open(&program).unwrap()
+    ));
+    std::fs::write(&path, "#!/bin/false\n").unwrap();
+    let command = HostCommand::new(program.clone())
+        .image(image.clone())
+        .variable(ROLE, "report")
+        .sandbox(Sandbox::protected());
+    reported(command).end();
+    assert_eq!(image.facts().sha256, Some(digest));
+    assert!(HostImage::open(&program).is_err(), "another file by now");
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// Seals keep the content of an image, not its mode, which whoever is of the application's user can change.
+pub(crate) fn a_host_with_a_readable_image_is_not_protected() {
+    if !is_static() {
+        println!("  left out: a dynamic program is executed from its file");
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("portcullis-readable-{}", std::process::id()));
+    std::fs::copy("/proc/self/exe", &path).unwrap();
+    let program = HostProgram::Path(path.clone());
+    let images = || -> BTreeSet<std::path::PathBuf> {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        open.map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                let target = std::fs::read_link(path);
+                target.is_ok_and(|target| target.to_string_lossy().contains("portcullis-host"))
+            })
+            .collect()
+    };
+    let before = images();
+    let image = HostImage::open(&program).unwrap();
+    let made: Vec<_> = images().difference(&before).cloned().collect();
+    let [descriptor] = &made[..] else {
+        panic!("{made:?}");
+    };
+    let start = || {
+        let command = HostCommand::new(program.clone())
+            .image(image.clone())
+            .variable(ROLE, "report")
+            .sandbox(Sandbox::protected());
+        run(async {
+            let (process, socket) = command.spawn().await.unwrap();
+            drop(socket);
+            process.exited().await
+        })
+    };
+    let exit = start();
+    assert_eq!(exit.last_words, Vec::<String>::new(), "{exit:?}");
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    std::fs::set_permissions(descriptor, readable).unwrap();
+    let exit = start();
+    assert_eq!(exit.code(), Some(70), "{exit:?}");
+    let words = exit.last_words.concat();
+    assert!(
+        words.contains("not dumpable") && words.contains("readable"),
+        "{words}"
+    );
+    std::fs::remove_file(path).unwrap();
+}
