@@ -122,3 +122,24 @@ impl Seek for Overwritten {
         self.file.seek(to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_content_goes_with_the_first_write_and_not_before() {
+        let path = std::env::temp_dir().join(format!("portcullis-{}-kept", std::process::id()));
+        std::fs::write(&path, b"old and long").unwrap();
+        let open = || File::options().write(true).open(&path).unwrap();
+        drop(Overwritten::new(open()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old and long");
+        let mut output = Overwritten::new(open());
+        output.write_all(b"new").unwrap();
+        output.write_all(b"er").unwrap();
+        output.seek(SeekFrom::Start(0)).unwrap();
+        output.write_all(b"N").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"Newer");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
