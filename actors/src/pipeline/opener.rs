@@ -28,7 +28,7 @@ pub struct OpenUrl {
     pub url: String,
 }
 
-/// Opens a file for writing, empty.
+/// Opens a file for writing. Its old content goes with the first write.
 #[derive(Clone, Debug, Serialize, Deserialize, Remote)]
 #[remote(reply = FileDescriptor, deadline_ms = 30000)]
 pub struct CreateUrl {

@@ -1,6 +1,8 @@
 //! What becomes of a host when somebody meddles with its program.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 
 use portcullis_transport::host::HostImage;
 use portcullis_transport::{HostCommand, HostProgram, Sandbox};
@@ -63,7 +65,13 @@ pub(crate) fn a_host_with_a_readable_image_is_not_protected() {
             .sandbox(Sandbox::protected());
         run(async {
             let (process, socket) = command.spawn().await.unwrap();
-            drop(socket);
+            // All that it says, which is nothing if it refuses: only then the socket goes.
+            let mut said = BufReader::new(UnixStream::from(socket));
+            let mut line = String::new();
+            while said.read_line(&mut line).is_ok_and(|length| length > 0) && line != ".\n" {
+                line.clear();
+            }
+            drop(said);
             process.exited().await
         })
     };

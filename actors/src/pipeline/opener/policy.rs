@@ -220,7 +220,7 @@ fn open_beside(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
     }
 }
 
-/// Opens a file for writing, empty, unless it is an input: then it is `InvalidInput`, and nothing happens to it.
+/// Opens a file for writing, as it is, unless it is an input: then it is `InvalidInput`. Whoever writes it first empties it.
 pub(super) fn create(path: &Path, inputs: &InputFiles) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
     let file = options
