@@ -214,7 +214,7 @@ fn uploads_side_by_side_end_typed_and_leave_nothing() {
         }
         let before = Held::now();
         let memory = resident();
-        let count = times("PORTCULLIS_UPLOADS", 120);
+        let count = times("PORTCULLIS_UPLOADS", 500);
         let mut chance = Chance(2);
         let uploads: Vec<_> = (0..count as usize)
             .map(|number| {
