@@ -48,8 +48,8 @@ pub use portcullis_engine::{self as engine, *};
 pub mod host {
     pub use portcullis_actors::host::{
         AwaitHostUnlocked, CountHostLocks, CreateObject, CreatedObject, DescribeHost, Host,
-        HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProtectedHost,
-        SOURCE_RESOLVER, Trust, UnlockHost, Vouched, check,
+        HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProgramFacts,
+        ProtectedHost, SOURCE_RESOLVER, Trust, UnlockHost, Vouched, check, inspect,
     };
     pub use portcullis_actors::host::{
         HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,

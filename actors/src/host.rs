@@ -23,7 +23,7 @@ pub use pmp_host::{
     DescribeHost, HostFacts, LockHost, PmpHost, SOURCE_RESOLVER, UnlockHost,
 };
 pub use pool::HostPool;
-pub use program::{Host, ProtectedHost};
+pub use program::{Host, ProgramFacts, ProtectedHost, inspect};
 pub(crate) use session_places::SessionPlace;
 pub use trust::{Trust, Vouched};
 

@@ -2,7 +2,6 @@
 
 mod files;
 mod form;
-mod image;
 mod inspect;
 mod keygen;
 mod sign;
@@ -16,7 +15,7 @@ use portcullis_engine::Error;
 use portcullis_engine::trust::{ClassVersion, TrustRoots, UnixTime};
 
 use super::failure::Failure;
-use crate::host::{DescribeHost, Host};
+use crate::host::{DescribeHost, Host, ProgramFacts};
 
 /// Makes keys, signs host programs, and checks what is signed.
 ///
@@ -59,6 +58,16 @@ fn now() -> UnixTime {
     // A clock before 1970 makes every manifest one of the future, which is refused.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixTime(since.map_or(0, |since| since.as_secs()))
+}
+
+/// What a host program's file is.
+async fn facts_of(program: &Path) -> Result<ProgramFacts, Failure> {
+    let name = program.display().to_string();
+    if let Err(error) = program.metadata() {
+        return Err(Failure::from(Error::io(name, &error)));
+    }
+    let refused = |error: Error| Failure::usage(error.to_string());
+    crate::host::inspect(program).await.map_err(refused)
 }
 
 /// The components of a host program, by its own word: it is started in an isolated host and asked.

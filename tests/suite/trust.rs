@@ -303,6 +303,18 @@ fn a_program_that_is_no_host_cannot_be_asked() {
     let signed = desk.try_sign(&["--component", "a@1"]);
     assert_eq!(signed.code, WRONG_USAGE, "{}", signed.stderr);
     assert!(signed.stderr.contains("ELF"), "{}", signed.stderr);
+    // What has no end, or nobody to write it, is not waited for.
+    for endless in ["/dev/zero", "pipe"] {
+        let path = desk.path(endless);
+        if endless == "pipe" {
+            rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        }
+        let host = path.to_str().unwrap();
+        let signed = portcullis(["trust", "sign", "--development-key", "--host", host])
+            .args(&["--component", "a@1", "-o", &desk.text("manifest")])
+            .finish();
+        assert_eq!(signed.code, WRONG_USAGE, "{host}: {}", signed.stderr);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod birth;
 mod check;
 mod control_group;
+mod elf;
 mod endpoint;
 mod exit;
 mod image;
@@ -21,6 +22,6 @@ pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve};
 pub use exit::{
     BlockedCall, ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES, Quota,
 };
-pub use image::{HostImage, ImageFacts};
+pub use image::{HostImage, ImageFacts, ProgramFacts, inspect};
 pub use launch::{HostCommand, HostProgram};
 pub use watch::HostProcess;

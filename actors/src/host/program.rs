@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
     HostCommand, HostImage, HostProgram, HostQuotas, Sandbox, SandboxPolicy, TransportError,
@@ -163,5 +164,39 @@ pub(super) fn start_error(error: TransportError) -> Error {
             why: format!("{program}: {text}").into(),
         },
         error => ErrorKind::HostStart(error.to_string().into()),
+    })
+}
+
+/// What a host program's file is, as a manifest describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramFacts {
+    /// Its hash and size.
+    pub digest: ImageDigest,
+    /// What it runs on, such as `x86_64-linux`.
+    pub target: String,
+    /// Whether it needs no loader, which a protected host does not have.
+    pub is_static: bool,
+}
+
+/// Reads a host program's file. A protected host does not trust that: it hashes the copy that it executes.
+///
+/// # Errors
+/// `HostStart` that says what is wrong with the program.
+pub async fn inspect(program: impl Into<PathBuf>) -> Result<ProgramFacts> {
+    let facts = portcullis_transport::host::inspect(HostProgram::Path(program.into()))
+        .await
+        .map_err(start_error)?;
+    Ok(ProgramFacts {
+        digest: ImageDigest {
+            sha256: Sha256::from(facts.sha256),
+            size: facts.size,
+        },
+        target: match facts.machine {
+            62 => "x86_64-linux".to_owned(),
+            183 => "aarch64-linux".to_owned(),
+            243 => "riscv64-linux".to_owned(),
+            machine => format!("elf-machine-{machine}"),
+        },
+        is_static: facts.is_static,
     })
 }

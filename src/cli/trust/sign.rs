@@ -10,7 +10,6 @@ use portcullis_engine::trust::{
 };
 use serde_json::json;
 
-use super::image::Image;
 use super::{files, form, warn_of_development};
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -60,9 +59,9 @@ impl Sign {
             Some(path) => files::private_key(path)?,
             None => PrivateKey::development(),
         };
-        let image = Image::read(&self.host)?;
+        let image = super::facts_of(&self.host).await?;
         let host = self.host.display().to_string();
-        if image.is_dynamic {
+        if !image.is_static {
             eprintln!(
                 "portcullis: {host}: needs a loader, so it can be an isolated host but no protected one; link it statically"
             );

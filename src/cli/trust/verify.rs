@@ -6,7 +6,6 @@ use clap::Args;
 use portcullis_engine::trust;
 use serde_json::json;
 
-use super::image::Image;
 use super::{NO_PROTECTION, files, form, warn_of_development};
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -47,7 +46,7 @@ impl Verify {
             .map_err(|error| files::refused(&self.manifest, error))?;
         let mut checked = Vec::new();
         if let Some(host) = &self.host {
-            let image = Image::read(host)?;
+            let image = super::facts_of(host).await?;
             verified
                 .check_image(&image.digest)
                 .map_err(|error| files::refused(host, error))?;

@@ -6,11 +6,10 @@
 //! changing that by way of the application's descriptor, but a protected host sees it and does not start. A dynamic program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
@@ -18,6 +17,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, m
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
+use super::elf::Elf;
 use super::launch::HostProgram;
 use crate::error::TransportError;
 use crate::sys::spawn::spare;
@@ -74,16 +74,7 @@ impl HostImage {
             program: name.clone(),
             text,
         };
-        let file = match program {
-            // Not its path: the file may have been replaced or removed since.
-            HostProgram::CurrentExe => open("/proc/self/exe".as_ref()),
-            HostProgram::Path(path) => open(path),
-        };
-        let file = file.map_err(|error| failed(error.to_string()))?;
-        let metadata = file.metadata().map_err(|error| failed(error.to_string()))?;
-        if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-            return Err(failed("it is not an executable file".into()));
-        }
+        let (file, metadata) = open(program).map_err(failed)?;
         let identity = Identity {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -111,26 +102,12 @@ impl HostImage {
     /// # Errors
     /// As [`HostImage::open`].
     pub async fn prepare(program: HostProgram) -> Result<Arc<Self>, TransportError> {
-        let (reply, answer) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("portcullis-image".into())
-            .spawn(move || {
-                if !reply.is_closed() {
-                    // Kept for the next one if nobody waits for it by now.
-                    drop(reply.send(Self::open(&program)));
-                }
-            })
-            .map_err(|error| TransportError::io("start a thread for a host's program", error))?;
-        answer
-            .await
-            .map_err(|_| TransportError::io("open a host's program", "its thread ended"))?
+        // Kept for the next one if nobody waits for it by then.
+        on_own_thread(move || Self::open(&program)).await?
     }
 
     fn make(file: File, size: u64, name: String) -> Result<Self, String> {
-        if size > MAX_BYTES {
-            return Err(format!("its {size} bytes are more than {MAX_BYTES}"));
-        }
-        let is_static = is_static(&file, size)?;
+        let is_static = Elf::read(&file, size)?.is_static;
         if !is_static {
             return Ok(Self {
                 descriptor: out_of_the_way(file)?,
@@ -150,7 +127,7 @@ impl HostImage {
         let (copy, sha256, size) =
             copied.map_err(|error| format!("cannot make a sealed copy of it: {error}"))?;
         // The copy counts: the file may have changed between the look at it and the copying.
-        if !self::is_static(&copy, size)? {
+        if !Elf::read(&copy, size)?.is_static {
             return Err("it changed while it was copied".into());
         }
         Ok(Self {
@@ -190,13 +167,90 @@ impl fmt::Debug for HostImage {
     }
 }
 
+/// What a program's file is, as it lies there. Nothing says that it will be the same when it is executed: for that there is
+/// [`HostImage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProgramFacts {
+    /// SHA-256.
+    pub sha256: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// ELF's number of the machine that it runs on, such as 62 for x86-64.
+    pub machine: u16,
+    /// Whether it needs no loader.
+    pub is_static: bool,
+}
+
+/// Reads a program's file, on a thread of its own; works on any executor. Dropping the future does not stop the reading, which
+/// ends with the file.
+///
+/// # Errors
+/// [`TransportError::Spawn`] that says what is wrong with the program.
+pub async fn inspect(program: HostProgram) -> Result<ProgramFacts, TransportError> {
+    let read = move || {
+        let look = || {
+            let (file, metadata) = open(&program)?;
+            let elf = Elf::read(&file, metadata.len())?;
+            let (sha256, size) = digest(&file).map_err(|error| error.to_string())?;
+            Ok(ProgramFacts {
+                sha256,
+                size,
+                machine: elf.machine,
+                is_static: elf.is_static,
+            })
+        };
+        look().map_err(|text| TransportError::Spawn {
+            program: program.to_string(),
+            text,
+        })
+    };
+    on_own_thread(read).await?
+}
+
+/// Not on the thread that starts hosts: a slow disk must not hold up the start of others.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TransportError> {
+    let (reply, answer) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("portcullis-image".into())
+        .spawn(move || {
+            if !reply.is_closed() {
+                drop(reply.send(work()));
+            }
+        })
+        .map_err(|error| TransportError::io("start a thread for a host's program", error))?;
+    answer
+        .await
+        .map_err(|_| TransportError::io("open a host's program", "its thread ended"))
+}
+
 /// Opens a program without waiting: the path may name a pipe, at which an ordinary opening waits for a writer.
-fn open(path: &Path) -> io::Result<File> {
+fn open(program: &HostProgram) -> Result<(File, Metadata), String> {
+    let path = match program {
+        // Not its path: the file may have been replaced or removed since.
+        HostProgram::CurrentExe => "/proc/self/exe".as_ref(),
+        HostProgram::Path(path) => path.as_path(),
+    };
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
+        .and_then(|file| {
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
+        });
+    let (file, metadata) = opened.map_err(|error| error.to_string())?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        return Err("it is not an executable file".into());
+    }
+    let size = metadata.len();
+    if size > MAX_BYTES {
+        return Err(format!("its {size} bytes are more than {MAX_BYTES}"));
+    }
+    Ok((file, metadata))
 }
 
 /// A child puts other descriptors under the lowest numbers before it executes this one.
@@ -230,6 +284,7 @@ fn seal(file: &File) -> io::Result<File> {
     Ok(copy)
 }
 
+/// The digest of a file of at most [`MAX_BYTES`].
 fn digest(file: &File) -> io::Result<([u8; 32], u64)> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 << 10];
@@ -243,114 +298,19 @@ fn digest(file: &File) -> io::Result<([u8; 32], u64)> {
         };
         context.update(buffer.get(..read).unwrap_or_default());
         at += read as u64;
+        if at > MAX_BYTES {
+            return Err(io::Error::other("it grows"));
+        }
     }
     let digest = context.finish();
     let digest = digest.as_ref().try_into().map_err(io::Error::other)?;
     Ok((digest, at))
 }
 
-/// `PT_INTERP`
-const INTERPRETER: u32 = 3;
-/// Bytes of a 64-bit ELF header.
-const HEADER: usize = 64;
-/// Bytes of one of its program headers.
-const PROGRAM_HEADER: u16 = 56;
-/// More program headers than any linker makes.
-const MAX_PROGRAM_HEADERS: u16 = 256;
-
-/// Whether an ELF program asks for no interpreter. Reads only what is there, whatever the file says of itself.
-fn is_static(file: &File, size: u64) -> Result<bool, String> {
-    let mut header = [0; HEADER];
-    let read = file.read_exact_at(&mut header, 0);
-    if read.is_err() || !header.starts_with(b"\x7fELF") {
-        return Err("it is not an ELF program (a script needs its interpreter)".into());
-    }
-    // Class and byte order: 64 bits, little endian.
-    if header.get(4..6) != Some(&[2, 1]) {
-        return Err("it is not a program of this architecture".into());
-    }
-    let offset = field(&header, 32).map(u64::from_le_bytes);
-    let entry = field(&header, 54).map(u16::from_le_bytes);
-    let count = field(&header, 56).map(u16::from_le_bytes);
-    let (Some(offset), Some(PROGRAM_HEADER), Some(count)) = (offset, entry, count) else {
-        return Err("its program headers have an unknown size".into());
-    };
-    if count == 0 || count > MAX_PROGRAM_HEADERS {
-        return Err(format!("it has {count} program headers"));
-    }
-    let end = offset.checked_add(u64::from(count) * u64::from(PROGRAM_HEADER));
-    if end.is_none_or(|end| end > size) {
-        return Err("its program headers lie outside the file".into());
-    }
-    for index in 0..count {
-        let mut kind = [0; 4];
-        let at = offset + u64::from(index) * u64::from(PROGRAM_HEADER);
-        file.read_exact_at(&mut kind, at)
-            .map_err(|error| error.to_string())?;
-        if u32::from_le_bytes(kind) == INTERPRETER {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn field<const N: usize>(header: &[u8; HEADER], at: usize) -> Option<[u8; N]> {
-    header.get(at..)?.first_chunk().copied()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
+    use super::super::elf::tests::{elf, file};
     use super::*;
-
-    fn file(bytes: &[u8]) -> File {
-        let memory = memfd_create(c"test", MemfdFlags::CLOEXEC).unwrap();
-        let mut file = File::from(memory);
-        file.write_all(bytes).unwrap();
-        file
-    }
-
-    fn elf(kinds: &[u32]) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
-        bytes[54..56].copy_from_slice(&PROGRAM_HEADER.to_le_bytes());
-        bytes[56..58].copy_from_slice(&(kinds.len() as u16).to_le_bytes());
-        for kind in kinds {
-            bytes.extend(kind.to_le_bytes());
-            bytes.extend([0; 52]);
-        }
-        bytes
-    }
-
-    #[test]
-    fn a_program_with_an_interpreter_is_not_static() {
-        let check = |bytes: &[u8]| is_static(&file(bytes), bytes.len() as u64);
-        assert_eq!(check(&elf(&[6, 1, 1])), Ok(true));
-        assert_eq!(check(&elf(&[6, INTERPRETER, 1])), Ok(false));
-    }
-
-    #[test]
-    fn a_file_that_lies_is_refused() {
-        let check = |bytes: &[u8]| is_static(&file(bytes), bytes.len() as u64).unwrap_err();
-        assert!(check(b"#!/bin/sh\n").contains("script"));
-        let mut bytes = elf(&[1]);
-        bytes[56..58].copy_from_slice(&u16::MAX.to_le_bytes());
-        assert!(check(&bytes).contains("65535"));
-        bytes[56..58].copy_from_slice(&2u16.to_le_bytes());
-        assert!(check(&bytes).contains("outside"));
-        bytes[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(check(&bytes).contains("outside"));
-        bytes[54] = 1;
-        assert!(check(&bytes).contains("unknown size"));
-        bytes[4] = 1;
-        assert!(check(&bytes).contains("architecture"));
-        assert!(check(&elf(&[])).contains("0 program headers"));
-        for len in 0..HEADER {
-            assert!(check(&elf(&[1])[..len]).contains("not an ELF"));
-        }
-    }
 
     #[test]
     fn a_pipe_is_no_program_and_is_not_waited_for() {
