@@ -71,12 +71,15 @@ pub(crate) async fn resolve(
     };
     let reader = stream.into_source(cancel)?;
     let object = SourceActor::create(false, limits, Some(guard), move || {
-        let refused = |error: Error| {
-            registry
-                .refused()
-                .fold(error, |error, why| error.because(why.to_string()))
-        };
-        resolve::open_source(registry.components(), reader, &context).map_err(refused)
+        resolve::open_source(registry.components(), reader, &context).map_err(|error| {
+            match error.kind() {
+                // One of those that the manifest refuses might have recognised it.
+                ErrorKind::UnsupportedByteStream { .. } => registry
+                    .refused()
+                    .fold(error, |error, why| error.because(why.to_string())),
+                _ => error,
+            }
+        })
     })
     .await;
     object.map_err(|error| error.of_input(name))

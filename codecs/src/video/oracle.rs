@@ -6,7 +6,6 @@ mod contract;
 mod damaged;
 mod files;
 mod mutants;
-mod speed;
 
 use std::fmt::Write as _;
 use std::fs;
