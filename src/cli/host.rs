@@ -70,6 +70,7 @@ fn document(isolation: &Isolation) -> serde_json::Value {
                 "layer": report.layer,
                 "given": is_given,
                 "why_not": why,
+                "abi": report.abi,
                 "required_for": required.into_iter().flatten().collect::<Vec<_>>(),
             })
         })
@@ -85,7 +86,10 @@ fn text(isolation: &Isolation) -> String {
     let mut lines = Vec::new();
     for report in &isolation.layers {
         let state = match &report.state {
-            LayerState::InForce => "yes".to_owned(),
+            LayerState::InForce => match report.abi {
+                Some(abi) => format!("yes (ABI {abi})"),
+                None => "yes".to_owned(),
+            },
             LayerState::NotAsked => "not tried".to_owned(),
             LayerState::Missing(why) => format!("no: {why}"),
         };

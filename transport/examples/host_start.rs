@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use portcullis_transport::host::{self, HostImage};
+use portcullis_transport::host::{self, HostImage, ImageSource};
 use portcullis_transport::{HostCommand, HostProcess, HostProgram, Sandbox, SandboxPolicy};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count = std::env::args()
         .nth(1)
         .map_or(Ok(200), |text| text.parse())?;
-    let image = HostImage::open(&HostProgram::CurrentExe)?;
+    let image = HostImage::open(&HostProgram::CurrentExe, ImageSource::SealedCopy)?;
     println!("image: {image:?}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -22,6 +22,6 @@ pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve};
 pub use exit::{
     BlockedCall, ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES, Quota,
 };
-pub use image::{HostImage, ImageFacts, ProgramFacts, inspect};
+pub use image::{HostImage, ImageFacts, ImageSource, ProgramFacts, inspect};
 pub use launch::{HostCommand, HostProgram};
 pub use watch::HostProcess;

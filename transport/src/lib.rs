@@ -52,7 +52,7 @@ pub use descriptor::ReceivedFd;
 pub use error::{PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
-pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram};
+pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram, ImageSource};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
 pub use pool::{
     PeerPool, PeerPoolLimits, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,

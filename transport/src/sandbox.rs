@@ -66,7 +66,7 @@ pub struct Sandbox {
     pub profile: SandboxProfile,
     /// What happens when a layer is not to be had. A protected host always requires.
     pub policy: SandboxPolicy,
-    /// The layers that are asked for. All of them, unless a test shows what each does alone.
+    /// The layers that are asked for.
     pub layers: LayerSet,
     /// What the host may use up.
     pub quotas: HostQuotas,
@@ -79,12 +79,12 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
-    /// An isolated host with every layer.
+    /// An isolated host: every layer but the sealed image, whose program nobody verifies.
     pub fn isolated(policy: SandboxPolicy) -> Self {
         Self {
             profile: SandboxProfile::Isolated,
             policy,
-            layers: LayerSet::ALL,
+            layers: LayerSet::ALL.without(Layer::SealedImage),
             quotas: HostQuotas::default(),
         }
     }
@@ -93,6 +93,7 @@ impl Sandbox {
     pub fn protected() -> Self {
         Self {
             profile: SandboxProfile::Protected,
+            layers: LayerSet::ALL,
             ..Self::isolated(SandboxPolicy::Require)
         }
     }

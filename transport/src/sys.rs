@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod filter;
 pub(crate) mod landlock;
 pub(crate) mod layers;
 pub(crate) mod mapping;

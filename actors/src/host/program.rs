@@ -6,7 +6,8 @@ use std::sync::Arc;
 use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    HostCommand, HostImage, HostProgram, HostQuotas, Sandbox, SandboxPolicy, TransportError,
+    HostCommand, HostImage, HostProgram, HostQuotas, ImageSource, Sandbox, SandboxPolicy,
+    TransportError,
 };
 
 use super::connection::{self, HostConnection, Order};
@@ -96,7 +97,11 @@ impl Host {
                     .into(),
             )));
         }
-        let image = HostImage::prepare(self.program.clone())
+        let source = match trust {
+            Some(_) => ImageSource::SealedCopy,
+            None => ImageSource::File,
+        };
+        let image = HostImage::prepare(self.program.clone(), source)
             .await
             .map_err(start_error)?;
         let vouched = match trust {

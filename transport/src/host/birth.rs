@@ -210,6 +210,14 @@ impl Attempt<'_> {
         self.wanted().minus(other).minus(self.lost())
     }
 
+    /// Where the child enters its control group by itself.
+    fn doors(&self) -> &[OwnedFd] {
+        match &self.group {
+            Some(Ok(group)) => group.doors(),
+            _ => &[],
+        }
+    }
+
     /// Whether nobody may look into it from its first moment on.
     fn is_private(&self) -> bool {
         self.order.sandbox.is_some_and(|sandbox| {
@@ -226,11 +234,10 @@ impl Attempt<'_> {
             && self.refused.is_none()
             && (wanted.contains(Layer::OwnUser) || namespaces != LayerSet::NONE))
             .then(user_map);
-        let is_before_exec = self.order.image.is_sealed();
-        let layers = self
-            .order
-            .sandbox
-            .map(|sandbox| Layers::prepare(sandbox, self.user, self.lost()));
+        let is_before_exec = self.order.image.facts().is_static;
+        let layers = self.order.sandbox.map(|sandbox| {
+            Layers::prepare(sandbox, self.user, self.lost(), self.order.image.file())
+        });
         let mut environment = self.environment()?;
         if let Some(sandbox) = self.order.sandbox {
             let plan = Plan {
@@ -268,6 +275,7 @@ impl Attempt<'_> {
             parents_ends: self.pipes.parents_ends(),
             namespaces,
             user_map,
+            doors: self.doors(),
             is_private: self.is_private(),
             layers: layers.as_ref().filter(|_| is_before_exec),
             outcome: self.outcome(),

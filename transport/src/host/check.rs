@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::birth::{START_TIME, spawning, user_map, user_plan};
 use super::control_group::ControlGroup;
 use super::endpoint::{LAYERS_VARIABLE, PID_VARIABLE};
-use super::image::HostImage;
+use super::image::{HostImage, ImageSource};
 use super::launch::HostProgram;
 use super::pipes::{Deadline, Pipes, end};
 use crate::error::TransportError;
@@ -26,7 +26,7 @@ use crate::sys::spawn::{Birth, Blank, PID_DIGITS, Report, Step, spare};
 /// # Errors
 /// When no child can be made at all.
 pub async fn check() -> Result<Isolation, TransportError> {
-    let image = HostImage::prepare(HostProgram::CurrentExe).await?;
+    let image = HostImage::prepare(HostProgram::CurrentExe, ImageSource::SealedCopy).await?;
     super::launch::on_launcher(move || try_all(&image)).await?
 }
 
@@ -40,7 +40,7 @@ fn try_all(image: &HostImage) -> Result<Isolation, TransportError> {
         let (mut pipes, (theirs, _ours)) = (Pipes::make()?, socket_pair()?);
         let theirs = spare(&theirs).map_err(spawning)?;
         let child = pipes.child.take().ok_or_else(|| spawning(Errno::BADF))?;
-        let layers = Layers::prepare(&sandbox, user, lost);
+        let layers = Layers::prepare(&sandbox, user, lost, None);
         let namespaces = LayerSet::NAMESPACES.minus(lost);
         let birth = Birth {
             image: None,
@@ -60,6 +60,7 @@ fn try_all(image: &HostImage) -> Result<Isolation, TransportError> {
             parents_ends: pipes.parents_ends(),
             namespaces,
             user_map: (user == UserPlan::Namespace && lost == LayerSet::NONE).then(user_map),
+            doors: &[],
             is_private: false,
             layers: Some(&layers),
             outcome,

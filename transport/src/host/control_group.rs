@@ -3,13 +3,15 @@
 //! Only where this process may make groups, which mostly means root. Version 1 has a directory for each controller, version
 //! 2 one for all; there a group that has processes cannot hand controllers down, so a host's group stands beside ours.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sandbox::{HostQuotas, MAX_THREADS};
+use crate::sys::spawn::spare;
 
 /// The directories of a host's group. Removed when dropped.
 #[derive(Debug)]
@@ -17,6 +19,9 @@ pub(super) struct ControlGroup {
     directories: Vec<PathBuf>,
     /// Where the kernel counts what it killed for memory.
     kills: PathBuf,
+    /// Version 1: where the host's first thread enters, by itself. Moving another process makes the kernel wait until
+    /// every processor has passed through it, which takes ten milliseconds; moving oneself does not.
+    doors: Vec<OwnedFd>,
 }
 
 /// Where groups can be made.
@@ -30,23 +35,24 @@ impl ControlGroup {
     /// Makes a group with these limits.
     pub(super) fn make(quotas: &HostQuotas) -> io::Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let membership = fs::read_to_string("/proc/self/cgroup")?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let hierarchy = hierarchy(&membership, &mounts).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                "no hierarchy with the controllers memory and pids",
-            )
-        })?;
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(|| match &hierarchy {
-            Hierarchy::Unified(parent) => sweep(parent),
-            Hierarchy::Separate { memory, pids } => {
-                [memory, pids].into_iter().for_each(|at| sweep(at))
+        static HIERARCHY: OnceLock<Hierarchy> = OnceLock::new();
+        static STARTED: OnceLock<u64> = OnceLock::new();
+        let hierarchy = match HIERARCHY.get() {
+            Some(hierarchy) => hierarchy,
+            None => {
+                let found = own_hierarchy()?;
+                sweep_aside(&found);
+                HIERARCHY.get_or_init(|| found)
             }
-        });
+        };
         let pid = std::process::id();
-        let started = start_time(&format!("/proc/{pid}"))?;
+        let started = match STARTED.get() {
+            Some(started) => *started,
+            None => {
+                let started = start_time(&format!("/proc/{pid}"))?;
+                *STARTED.get_or_init(|| started)
+            }
+        };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // With its start an application is not taken for another one that had its number before.
         let name = format!("portcullis-{pid}-{started}-{number}");
@@ -55,10 +61,11 @@ impl ControlGroup {
         let mut group = Self {
             directories: Vec::new(),
             kills: PathBuf::new(),
+            doors: Vec::new(),
         };
         match hierarchy {
             Hierarchy::Unified(parent) => {
-                let directory = group.add(&parent, &name)?;
+                let directory = group.add(parent, &name)?;
                 group.kills = directory.join("memory.events");
                 fs::write(directory.join("memory.max"), memory)?;
                 // A limit of memory alone moves what is beyond it to the disk.
@@ -66,16 +73,22 @@ impl ControlGroup {
                 fs::write(directory.join("pids.max"), tasks)?;
             }
             Hierarchy::Separate { memory: at, pids } => {
-                let directory = group.add(&at, &name)?;
+                let directory = group.add(at, &name)?;
                 group.kills = directory.join("memory.oom_control");
                 fs::write(directory.join("memory.limit_in_bytes"), &memory)?;
                 // Memory and swap together; never below the limit of memory, so after it.
                 write_if_there(&directory.join("memory.memsw.limit_in_bytes"), &memory)?;
                 if at != pids {
-                    group.add(&pids, &name)?;
+                    group.add(pids, &name)?;
                 }
                 if let Some(directory) = group.directories.last() {
                     fs::write(directory.join("pids.max"), tasks)?;
+                }
+                for directory in &group.directories {
+                    let door = OpenOptions::new()
+                        .write(true)
+                        .open(directory.join("tasks"))?;
+                    group.doors.push(spare(&door.into())?);
                 }
             }
         }
@@ -96,8 +109,16 @@ impl ControlGroup {
         Ok(directory)
     }
 
-    /// Moves a process into it.
+    /// Where a process that has one thread enters by writing `0`; empty where it has to be admitted.
+    pub(super) fn doors(&self) -> &[OwnedFd] {
+        &self.doors
+    }
+
+    /// Moves a process into it that did not enter by itself.
     pub(super) fn admit(&self, pid: u32) -> io::Result<()> {
+        if !self.doors.is_empty() {
+            return Ok(());
+        }
         self.directories
             .iter()
             .try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
@@ -125,6 +146,20 @@ impl Drop for ControlGroup {
 
 /// A group without processes may be one that its application is just about to fill.
 const FRESH: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Sweeps on a thread of its own, as there may be thousands.
+fn sweep_aside(hierarchy: &Hierarchy) {
+    let parents = match hierarchy.clone() {
+        Hierarchy::Unified(parent) => vec![parent],
+        Hierarchy::Separate { memory, pids } => vec![memory, pids],
+    };
+    let swept = std::thread::Builder::new()
+        .name("portcullis-sweep".into())
+        .spawn(move || parents.iter().for_each(|parent| sweep(parent)));
+    if let Err(error) = swept {
+        tracing::debug!(%error, "control groups of applications that are gone stay");
+    }
+}
 
 /// Removes groups of applications that are gone: one that is killed cannot remove those of the hosts that die with it.
 ///
@@ -171,11 +206,22 @@ fn start_time(process: &str) -> io::Result<u64> {
 /// Not every kernel accounts for swap.
 fn write_if_there(file: &Path, text: &str) -> io::Result<()> {
     // Not `fs::write`, which would ask to create it.
-    match fs::OpenOptions::new().write(true).open(file) {
+    match OpenOptions::new().write(true).open(file) {
         Ok(mut file) => file.write_all(text.as_bytes()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+fn own_hierarchy() -> io::Result<Hierarchy> {
+    let membership = fs::read_to_string("/proc/self/cgroup")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    hierarchy(&membership, &mounts).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            "no hierarchy with the controllers memory and pids",
+        )
+    })
 }
 
 /// The directory of our own group where it can be reached: groups made there are below ours (version 1) or beside us.
@@ -273,6 +319,7 @@ mod tests {
         let mut group = ControlGroup {
             directories: Vec::new(),
             kills: PathBuf::new(),
+            doors: Vec::new(),
         };
         let directory = group.add(&parent, "a").unwrap();
         fs::write(directory.join("process"), "").unwrap();

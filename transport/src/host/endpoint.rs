@@ -10,6 +10,7 @@ use super::plan::Plan;
 use crate::error::TransportError;
 use crate::sandbox::filter::{self, Stage};
 use crate::sandbox::{Isolation, Layer, LayerSet, LayerState, SandboxPolicy, SandboxProfile};
+use crate::sys::filter::put_on_all_threads;
 use crate::sys::layers::{self, NOT_TRIED, Outcome};
 use crate::sys::process::{remove_variables, take_inherited};
 use crate::sys::signals;
@@ -254,7 +255,7 @@ fn state(layer: Layer, outcome: i32, is_in_force: Option<bool>) -> LayerState {
         (0 | NOT_TRIED, Some(true)) | (0, None) => LayerState::InForce,
         (0, Some(false)) => LayerState::Missing("it was put on and is not in force".into()),
         (NOT_TRIED, _) if layer == Layer::SealedImage => {
-            LayerState::Missing("the program is dynamically linked".into())
+            LayerState::Missing("the program is executed from its file".into())
         }
         (NOT_TRIED, _) if layer == Layer::ServingFilter => {
             LayerState::Missing("it comes when the host serves".into())
@@ -272,11 +273,11 @@ fn put_filter(plan: &Plan, stage: Stage, isolation: &mut Isolation) -> Result<()
     if !plan.layers.contains(layer) || isolation.has(layer) {
         return Ok(());
     }
-    let put = filter::programs(plan.profile, stage).and_then(|programs| {
-        programs.iter().try_for_each(|program| {
-            seccompiler::apply_filter_all_threads(program)
-                .map_err(|error| TransportError::io("put a filter on", error))
-        })
+    let put = filter::program(plan.profile, stage).and_then(|program| {
+        // Without it, and without capabilities, the kernel takes no filter; it may be asked for no other layer.
+        rustix::thread::set_no_new_privs(true)
+            .and_then(|()| put_on_all_threads(&program))
+            .map_err(|error| TransportError::io("put a filter on", error))
     });
     match put {
         Ok(()) => isolation.set(layer, LayerState::InForce),

@@ -1,16 +1,19 @@
 //! The program of a host, as it is executed.
 //!
-//! A static program is copied once into sealed anonymous memory, and the very descriptor whose content was hashed is the
-//! one that is executed: what happens to the file afterwards is of no consequence. The copy is unreadable, so that a host is
+//! What is to be verified is copied once into sealed anonymous memory, and the very descriptor whose content was hashed is
+//! the one that is executed: what happens to the file afterwards is of no consequence. The copy is unreadable, so that a host is
 //! closed to other processes of its user from its first moment on; no seal keeps a process of the application's user from
-//! changing that by way of the application's descriptor, but a protected host sees it and does not start. A dynamic program needs its loader, which finds libraries by path, so it is executed from its file, by descriptor too.
+//! changing that by way of the application's descriptor, but a protected host sees it and does not start. Copying a program of
+//! 20 megabytes takes some 50 milliseconds, so one that nobody verifies is executed from its file, by descriptor too, and
+//! shares its pages with the application that is the same program. A dynamic program needs its loader, which finds libraries
+//! by path, so it is always executed so.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, memfd_create};
@@ -21,6 +24,15 @@ use super::elf::Elf;
 use super::launch::HostProgram;
 use crate::error::TransportError;
 use crate::sys::spawn::spare;
+
+/// From where a host's program is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// Its own file, unless only its owner may execute it, as hosts are users of their own: then as the other.
+    File,
+    /// A sealed copy, if it is static.
+    SealedCopy,
+}
 
 /// A host's program, ready to be executed any number of times.
 pub struct HostImage {
@@ -35,8 +47,8 @@ pub struct HostImage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageFacts {
-    /// SHA-256 of a sealed copy, read through the descriptor that is executed. Of a dynamic program there is none that
-    /// would still hold when it is executed.
+    /// SHA-256 of a sealed copy, read through the descriptor that is executed. Of a file there is none that would still hold
+    /// when it is executed.
     pub sha256: Option<[u8; 32]>,
     /// Bytes.
     pub size: u64,
@@ -60,15 +72,31 @@ struct Identity {
     changed: (i64, i64),
 }
 
-static IMAGES: Mutex<Vec<(Identity, Arc<HostImage>)>> = Mutex::new(Vec::new());
+type Known = (Identity, ImageSource, Arc<HostImage>);
+
+static IMAGES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+/// This program's images, by source: what runs stays what it is.
+static OWN: [OnceLock<Arc<HostImage>>; 2] = [const { OnceLock::new() }; 2];
 
 impl HostImage {
-    /// Opens a host's program. The first time for a file, a static one is copied and hashed, which takes milliseconds: not
-    /// for an async task.
+    /// Opens a host's program. The first time for a file, a copy is made and hashed, which takes milliseconds: not for an
+    /// async task.
     ///
     /// # Errors
     /// [`TransportError::Spawn`] that says what is wrong with the program.
-    pub fn open(program: &HostProgram) -> Result<Arc<Self>, TransportError> {
+    pub fn open(program: &HostProgram, source: ImageSource) -> Result<Arc<Self>, TransportError> {
+        let own = (*program == HostProgram::CurrentExe).then(|| &OWN[source as usize]);
+        if let Some(image) = own.and_then(OnceLock::get) {
+            return Ok(Arc::clone(image));
+        }
+        let image = Self::of_file(program, source)?;
+        Ok(match own {
+            Some(own) => Arc::clone(own.get_or_init(|| image)),
+            None => image,
+        })
+    }
+
+    fn of_file(program: &HostProgram, source: ImageSource) -> Result<Arc<Self>, TransportError> {
         let name = program.to_string();
         let failed = |text: String| TransportError::Spawn {
             program: name.clone(),
@@ -84,15 +112,16 @@ impl HostImage {
         };
         // Held while it is made: it is made once, however many hosts start at a time.
         let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, image)) = images.iter().find(|(known, _)| *known == identity) {
+        let mut known = images.iter();
+        if let Some((.., image)) = known.find(|known| (known.0, known.1) == (identity, source)) {
             return Ok(Arc::clone(image));
         }
-        let image = Self::make(file, metadata.len(), name.clone()).map_err(failed)?;
+        let image = Self::make(file, &metadata, source, name.clone()).map_err(failed)?;
         let image = Arc::new(image);
         if images.len() >= KEPT {
             images.remove(0);
         }
-        images.push((identity, Arc::clone(&image)));
+        images.push((identity, source, Arc::clone(&image)));
         Ok(image)
     }
 
@@ -101,14 +130,28 @@ impl HostImage {
     ///
     /// # Errors
     /// As [`HostImage::open`].
-    pub async fn prepare(program: HostProgram) -> Result<Arc<Self>, TransportError> {
+    pub async fn prepare(
+        program: HostProgram,
+        source: ImageSource,
+    ) -> Result<Arc<Self>, TransportError> {
+        let own = (program == HostProgram::CurrentExe).then(|| &OWN[source as usize]);
+        if let Some(image) = own.and_then(OnceLock::get) {
+            return Ok(Arc::clone(image));
+        }
         // Kept for the next one if nobody waits for it by then.
-        on_own_thread(move || Self::open(&program)).await?
+        on_own_thread(move || Self::open(&program, source)).await?
     }
 
-    fn make(file: File, size: u64, name: String) -> Result<Self, String> {
+    fn make(
+        file: File,
+        metadata: &Metadata,
+        source: ImageSource,
+        name: String,
+    ) -> Result<Self, String> {
+        let size = metadata.len();
         let is_static = Elf::read(&file, size)?.is_static;
-        if !is_static {
+        let is_for_all = metadata.permissions().mode() & 0o001 != 0;
+        if !is_static || (source == ImageSource::File && is_for_all) {
             return Ok(Self {
                 descriptor: out_of_the_way(file)?,
                 is_sealed: false,
@@ -150,6 +193,11 @@ impl HostImage {
     /// Whether it is executed from a sealed copy.
     pub fn is_sealed(&self) -> bool {
         self.is_sealed
+    }
+
+    /// The file that is executed, if it is one.
+    pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_sealed).then(|| self.descriptor())
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -316,7 +364,8 @@ mod tests {
     fn a_pipe_is_no_program_and_is_not_waited_for() {
         let path = std::env::temp_dir().join(format!("portcullis-fifo-{}", std::process::id()));
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RWXU).unwrap();
-        let error = HostImage::open(&HostProgram::Path(path.clone())).unwrap_err();
+        let error =
+            HostImage::open(&HostProgram::Path(path.clone()), ImageSource::File).unwrap_err();
         assert!(
             error.to_string().contains("not an executable file"),
             "{error}"

@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 
 use super::birth;
 use super::endpoint::is_untaken_host;
-use super::image::HostImage;
+use super::image::{HostImage, ImageSource};
 use super::watch::HostProcess;
 use crate::error::TransportError;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Layer, Sandbox};
 
 /// What a host gets of the application's environment without being asked: how to log, how to report a panic, the
 /// language of messages, and where a coverage or sanitizer run keeps its results.
@@ -116,9 +116,17 @@ impl HostCommand {
         }
         let image = match &self.image {
             Some(image) => Arc::clone(image),
-            None => HostImage::prepare(self.program.clone()).await?,
+            None => HostImage::prepare(self.program.clone(), self.source()).await?,
         };
         on_launcher(move || self.launch(&image)).await?
+    }
+
+    /// A sealed copy for those that are to have one.
+    fn source(&self) -> ImageSource {
+        match &self.sandbox {
+            Some(sandbox) if sandbox.layers.contains(Layer::SealedImage) => ImageSource::SealedCopy,
+            _ => ImageSource::File,
+        }
     }
 
     /// Runs on the launcher thread.

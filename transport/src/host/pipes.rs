@@ -199,6 +199,7 @@ mod tests {
             parents_ends: pipes.parents_ends(),
             namespaces: crate::sandbox::LayerSet::NONE,
             user_map: None,
+            doors: &[],
             is_private: false,
             layers: None,
             outcome: crate::sys::layers::Outcome::NOTHING,

@@ -87,7 +87,7 @@ impl Plan {
     }
 
     pub(super) fn prepare(&self) -> Layers {
-        Layers::prepare(&self.sandbox(), self.user, self.lost)
+        Layers::prepare(&self.sandbox(), self.user, self.lost, None)
     }
 }
 

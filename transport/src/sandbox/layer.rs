@@ -119,8 +119,7 @@ impl Layer {
 
     /// Whether a host of this kind is incomplete without it.
     ///
-    /// Control groups are there only for root; the sealed image is there only for a static program, which an isolated host
-    /// need not be.
+    /// Control groups are there only for root; an isolated host is executed from its file.
     pub fn is_required(self, profile: SandboxProfile) -> bool {
         match self {
             Self::ControlGroup => false,

@@ -1,6 +1,8 @@
 //! Landlock without a rule: everything that it knows of is denied. Three system calls on plain numbers, so that it can be
 //! put on between `clone` and `exec`, where nothing may allocate.
 
+use std::os::fd::RawFd;
+
 use rustix::io::Errno;
 
 /// What a kernel's Landlock can deny, by ABI version.
@@ -17,6 +19,18 @@ struct RulesetAttributes {
     handled_access_net: u64,
     scoped: u64,
 }
+
+/// `struct landlock_path_beneath_attr`
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// `LANDLOCK_RULE_PATH_BENEATH`
+const PATH_BENEATH: libc::c_int = 1;
+/// `LANDLOCK_ACCESS_FS_EXECUTE` and `LANDLOCK_ACCESS_FS_READ_FILE`: executing reads.
+const EXECUTE: u64 = 0b101;
 
 /// `LANDLOCK_CREATE_RULESET_VERSION`
 const VERSION: libc::c_ulong = 1;
@@ -65,10 +79,11 @@ impl DenyAll {
         }
     }
 
-    /// Denies it to this thread and whatever it starts. The thread must have given up new privileges.
+    /// Denies it to this thread and whatever it starts. The thread must have given up new privileges. The file `program`
+    /// may still be executed, by a descriptor or by whoever finds a path to it.
     ///
     /// Async-signal-safe.
-    pub(crate) fn enforce(&self) -> Result<(), Errno> {
+    pub(crate) fn enforce(&self, program: Option<RawFd>) -> Result<(), Errno> {
         // An older kernel refuses a size that it does not know unless what it does not know is zero.
         // SAFETY: the pointer is to a live struct of the size given, in the layout of `landlock_ruleset_attr`.
         let ruleset = unsafe {
@@ -82,22 +97,50 @@ impl DenyAll {
         if ruleset < 0 {
             return Err(last_error());
         }
-        // SAFETY: plain numbers; the descriptor was made above.
-        let enforced = unsafe {
-            libc::syscall(
-                libc::SYS_landlock_restrict_self,
-                ruleset,
-                0 as libc::c_ulong,
-            )
-        };
-        let result = if enforced == 0 {
-            Ok(())
-        } else {
-            Err(last_error())
-        };
+        let result = except(ruleset, program).and_then(|()| {
+            // SAFETY: plain numbers; the descriptor was made above.
+            let enforced = unsafe {
+                libc::syscall(
+                    libc::SYS_landlock_restrict_self,
+                    ruleset,
+                    0 as libc::c_ulong,
+                )
+            };
+            if enforced == 0 {
+                Ok(())
+            } else {
+                Err(last_error())
+            }
+        });
         // SAFETY: the descriptor was made above, and nobody else knows of it.
         unsafe { libc::syscall(libc::SYS_close, ruleset) };
         result
+    }
+}
+
+/// Lets `program` be executed all the same.
+fn except(ruleset: libc::c_long, program: Option<RawFd>) -> Result<(), Errno> {
+    let Some(program) = program else {
+        return Ok(());
+    };
+    let rule = PathBeneath {
+        allowed_access: EXECUTE,
+        parent_fd: program,
+    };
+    // SAFETY: the rule is alive and of the layout of its kind.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            PATH_BENEATH,
+            &raw const rule,
+            0 as libc::c_ulong,
+        )
+    };
+    if added == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
     }
 }
 

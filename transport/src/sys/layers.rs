@@ -5,6 +5,7 @@
 //! first, so there it runs at the start of the program itself.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -66,11 +67,19 @@ pub(crate) struct Layers {
     mount_point: CString,
     limits: Vec<(Resource, u64, u64)>,
     landlock: Result<DenyAll, Errno>,
+    /// The one file that Landlock still lets be executed: a program that is not a sealed copy in memory.
+    program: Option<RawFd>,
 }
 
 impl Layers {
-    /// Prepares what `sandbox` asks for, without the namespaces that the kernel has refused already.
-    pub(crate) fn prepare(sandbox: &Sandbox, user: UserPlan, refused: LayerSet) -> Self {
+    /// Prepares what `sandbox` asks for, without the namespaces that the kernel has refused already. `program` is the file
+    /// that is to be executed afterwards, if it is one; it must be open when the layers are put on.
+    pub(crate) fn prepare(
+        sandbox: &Sandbox,
+        user: UserPlan,
+        refused: LayerSet,
+        program: Option<BorrowedFd<'_>>,
+    ) -> Self {
         let required = Layer::ALL
             .into_iter()
             .filter(|layer| sandbox.requires(*layer));
@@ -86,6 +95,7 @@ impl Layers {
             mount_point: mount_point.unwrap_or(c"/").to_owned(),
             limits: limits(&sandbox.quotas, wanted.contains(Layer::OwnUser)),
             landlock: DenyAll::of_this_kernel(),
+            program: program.map(|program| program.as_raw_fd()),
         }
     }
 
@@ -130,7 +140,9 @@ impl Layers {
         })?;
         self.put(outcome, Layer::NoWritableCode, deny_writable_code)?;
         self.put(outcome, Layer::NotDumpable, deny_dumps)?;
-        self.put(outcome, Layer::Landlock, || self.landlock?.enforce())?;
+        self.put(outcome, Layer::Landlock, || {
+            self.landlock?.enforce(self.program)
+        })?;
         self.put(outcome, Layer::DeathSignal, die_with_parent)
     }
 

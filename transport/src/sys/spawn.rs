@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::filter::put_on_all_threads;
 use super::landlock::last_error;
 use super::layers::{self, Layers, Outcome};
 use crate::sandbox::{Layer, LayerSet};
@@ -160,6 +161,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) namespaces: LayerSet,
     /// The line of the user map, if it gets a user namespace.
     pub(crate) user_map: Option<Vec<u8>>,
+    /// Files to which it writes `0` to enter its control group, with the rights of whoever opened them.
+    pub(crate) doors: &'a [OwnedFd],
     /// Whether it must not be traced: then it says when nobody can begin to, and waits for `go` afterwards.
     pub(crate) is_private: bool,
     /// The layers that are put on before the program runs.
@@ -253,6 +256,9 @@ impl Birth<'_> {
         let at = |step: Step| move |error: Errno| (step, error);
         layers::die_with_parent().map_err(at(Step::Layer(Layer::DeathSignal)))?;
         self.close_parents_ends();
+        for door in self.doors {
+            rustix::io::write(door, b"0").map_err(at(Step::Layer(Layer::ControlGroup)))?;
+        }
         if let Some(map) = &self.user_map {
             layers::map_user(map).map_err(at(Step::Layer(Layer::OwnUser)))?;
             self.outcome.set(Layer::OwnUser, Ok(()));
@@ -358,20 +364,7 @@ impl Birth<'_> {
             jf: 0,
             k: libc::SECCOMP_RET_ALLOW,
         }];
-        let program = libc::sock_fprog {
-            len: 1,
-            filter: ALLOW.as_ptr().cast_mut(),
-        };
-        // SAFETY: the kernel reads the program, which is alive; the child is about to end.
-        let put = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                libc::SECCOMP_FILTER_FLAG_TSYNC,
-                &raw const program,
-            )
-        };
-        let result = if put == 0 { Ok(()) } else { Err(last_error()) };
+        let result = put_on_all_threads(&ALLOW);
         self.outcome.set(Layer::StartFilter, result);
         self.outcome.set(Layer::ServingFilter, result);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 
-use portcullis_transport::host::HostImage;
+use portcullis_transport::host::{HostImage, ImageSource};
 use portcullis_transport::{HostCommand, HostProgram, Sandbox};
 
 use super::{ROLE, is_static, reported, run};
@@ -17,11 +17,11 @@ pub(crate) fn what_happens_to_the_file_later_does_not_matter() {
     let path = std::env::temp_dir().join(format!("portcullis-sandbox-test-{}", std::process::id()));
     std::fs::copy("/proc/self/exe", &path).unwrap();
     let program = HostProgram::Path(path.clone());
-    let image = HostImage::open(&program).unwrap();
+    let image = HostImage::open(&program, ImageSource::SealedCopy).unwrap();
     let digest = image.facts().sha256.unwrap();
     assert!(std::sync::Arc::ptr_eq(
         &image,
-        &HostImage::open(&program).unwrap()
+        &HostImage::open(&program, ImageSource::SealedCopy).unwrap()
     ));
     std::fs::write(&path, "#!/bin/false\n").unwrap();
     let command = HostCommand::new(program.clone())
@@ -30,7 +30,10 @@ pub(crate) fn what_happens_to_the_file_later_does_not_matter() {
         .sandbox(Sandbox::protected());
     reported(command).end();
     assert_eq!(image.facts().sha256, Some(digest));
-    assert!(HostImage::open(&program).is_err(), "another file by now");
+    assert!(
+        HostImage::open(&program, ImageSource::SealedCopy).is_err(),
+        "another file by now"
+    );
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn a_host_with_a_readable_image_is_not_protected() {
             .collect()
     };
     let before = images();
-    let image = HostImage::open(&program).unwrap();
+    let image = HostImage::open(&program, ImageSource::SealedCopy).unwrap();
     let made: Vec<_> = images().difference(&before).cloned().collect();
     let [descriptor] = &made[..] else {
         panic!("{made:?}");

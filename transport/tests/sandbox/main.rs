@@ -15,7 +15,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portcullis_transport::host::{self, ExitCause, HostExit, HostImage, HostProcess, Quota};
+use portcullis_transport::host::{
+    self, ExitCause, HostExit, HostImage, HostProcess, ImageSource, Quota,
+};
 use portcullis_transport::{
     Endpoint, FrameHeader, Hello, HostCommand, HostProgram, HostQuotas, Layer, LayerSet,
     LayerState, Sandbox, SandboxPolicy, TransportError,
@@ -106,7 +108,7 @@ fn main() {
 }
 
 fn is_static() -> bool {
-    HostImage::open(&HostProgram::CurrentExe)
+    HostImage::open(&HostProgram::CurrentExe, ImageSource::File)
         .unwrap()
         .facts()
         .is_static
@@ -207,8 +209,7 @@ fn every_layer_is_in_force() {
     );
     for layer in Layer::ALL {
         // Groups are not to be had everywhere.
-        let may_miss =
-            layer == Layer::ControlGroup || (layer == Layer::SealedImage && !is_static());
+        let may_miss = matches!(layer, Layer::ControlGroup | Layer::SealedImage);
         assert!(
             may_miss || host.text.contains(&format!("{layer}: InForce")),
             "{layer}: {}",
