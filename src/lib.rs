@@ -49,7 +49,8 @@ pub mod host {
     pub use portcullis_actors::host::{
         AwaitHostUnlocked, CountHostLocks, CreateObject, CreatedObject, DescribeHost, Host,
         HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProgramFacts,
-        ProtectedHost, SOURCE_RESOLVER, Trust, UnlockHost, Vouched, check, inspect,
+        ProtectedHost, SOURCE_RESOLVER, SampleMemory, Trust, TrustedPeer, UnlockHost, Vouched,
+        check, inspect,
     };
     pub use portcullis_actors::host::{
         HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,

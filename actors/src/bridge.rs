@@ -27,6 +27,7 @@ mod proxy;
 mod recipient;
 mod remote;
 mod reply;
+mod sample_memory;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,8 @@ pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};
 pub(crate) use link::APPLICATION;
 pub use link::{Link, LinkLost};
-pub use payload_port::SlotAllocator;
+pub(crate) use payload_port::PayloadTerms;
+pub use payload_port::{SampleMemory, SlotAllocator};
 pub use proxy::Proxy;
 pub use recipient::Slot;
 pub use remote::{Remote, wire_id};

@@ -27,6 +27,8 @@ pub use program::{Host, ProgramFacts, ProtectedHost, inspect};
 pub(crate) use session_places::SessionPlace;
 pub use trust::{Trust, Vouched};
 
+pub use crate::bridge::SampleMemory;
+pub use portcullis_transport::TrustedPeer;
 pub use portcullis_transport::sandbox::{
     HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy, SandboxProfile,
 };

@@ -121,3 +121,13 @@ pub struct PoolExhausted {
     /// Why.
     pub reason: Cow<'static, str>,
 }
+
+/// A peer may not be lent a slot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the peer cannot be lent a slot: {reason}")]
+pub struct LendRefused {
+    /// Whether it can once the peer gives something back.
+    pub transient: bool,
+    /// Why.
+    pub reason: Cow<'static, str>,
+}

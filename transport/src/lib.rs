@@ -49,14 +49,16 @@ mod wire;
 mod testing;
 
 pub use descriptor::ReceivedFd;
-pub use error::{PoolExhausted, TransportError};
+pub use error::{LendRefused, PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
 pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram, ImageSource};
 pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
 pub use pool::{
-    PeerPool, PeerPoolLimits, Pool, PoolLimits, PoolNews, SlotMut, SlotRef, SlotRelease, SlotView,
+    Lender, LenderLimits, PeerPool, PeerPoolLimits, PeerTerms, Pool, PoolLimits, PoolNews, SlotMut,
+    SlotRef, SlotRelease, SlotView,
 };
 pub use sandbox::{
     HostQuotas, Isolation, Layer, LayerSet, LayerState, Sandbox, SandboxPolicy, SandboxProfile,
 };
+pub use sys::mapping::TrustedPeer;

@@ -1,10 +1,12 @@
-//! Sample pools: recycled slots of shared memory that this process writes and one peer reads.
+//! Sample pools: recycled slots of shared memory that this process writes and its peers read.
 //!
-//! A slot's life is Free -> held (by a [`SlotMut`] or the `Bytes` frozen from it) and leased (to the peer, any number of
+//! A slot's life is Free -> held (by a [`SlotMut`] or the `Bytes` frozen from it) and leased (to peers, any number of
 //! times) -> Free when it is neither. All of that is private to the owner: in the shared memory there is nothing but
-//! samples, so a dead or lying peer can disturb nobody's accounts. A pool lives as long as its link, because a fresh
-//! mapping of 3 MiB costs milliseconds and a recycled one microseconds.
+//! samples, so a dead or lying peer can disturb nobody's accounts. What each peer has is in the accounts of its [`Lender`];
+//! one pool may have several. A pool lives as long as its links, because a fresh mapping of 3 MiB costs milliseconds and a
+//! recycled one microseconds.
 
+mod lender;
 mod peer;
 mod slot;
 mod table;
@@ -16,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-pub use peer::{PeerPool, PeerPoolLimits, SlotView};
+pub use lender::{Lender, LenderLimits};
+pub use peer::{PeerPool, PeerPoolLimits, PeerTerms, SlotView};
 pub use slot::SlotMut;
 
-use crate::error::{PoolExhausted, TransportError};
+use crate::error::PoolExhausted;
 use crate::handshake::LinkLimits;
 use slot::Ticket;
 use table::Table;
@@ -54,7 +57,7 @@ impl From<LinkLimits> for PoolLimits {
 /// Where in a pool some bytes lie: what is sent instead of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotRef {
-    /// The segment's id, never used again within its pool.
+    /// The segment's number, given to it for this peer and never used again.
     pub segment: u32,
     /// The slot's number in its segment.
     pub slot: u32,
@@ -94,7 +97,7 @@ pub enum PoolNews {
         /// The sealed file, for the peer to map.
         descriptor: OwnedFd,
     },
-    /// A segment that the peer has released wholly is gone: it can unmap it.
+    /// A segment of which the peer has nothing is told no more: it can unmap it.
     Retired {
         /// Its id.
         segment: u32,
@@ -108,7 +111,7 @@ pub struct PoolUsage {
     pub mapped_bytes: usize,
     /// Slots held in this process.
     pub held: usize,
-    /// Slots leased to the peer (some of them also held here).
+    /// Slots leased to peers (some of them also held here).
     pub leased: usize,
     /// Slots that are neither.
     pub free: usize,
@@ -191,40 +194,45 @@ impl Pool {
         }
     }
 
-    /// Where `bytes` lie in this pool, if they do: then they need not be copied to cross.
-    pub fn locate(&self, bytes: &Bytes) -> Option<SlotRef> {
-        self.shared.table().locate(bytes)
+    /// Resolves when a slot for `len` bytes could be had, or when none is to come because no peer has any. It takes none.
+    /// Works on any executor.
+    pub async fn room_when_lent(&self, len: usize) {
+        loop {
+            // Made before looking, so that a slot freed in between is not missed.
+            let freed = self.shared.freed.notified();
+            {
+                let mut table = self.shared.table();
+                if table.has_room(len) || !table.is_lent() {
+                    return;
+                }
+            }
+            freed.await;
+        }
     }
 
-    /// Lends the slot in which `bytes` lie to the peer; `None` if they lie elsewhere. The slot stays as it is until the
-    /// peer has released every lease and nobody here holds it.
-    pub fn lease(&self, bytes: &Bytes) -> Option<SlotRef> {
-        self.shared.table().lease(bytes)
+    /// Whether a slot for `len` bytes could be had now.
+    pub fn has_room(&self, len: usize) -> bool {
+        self.shared.table().has_room(len)
     }
 
-    /// Takes leases back, as the peer says or because a reference was not sent after all.
-    ///
-    /// # Errors
-    /// [`TransportError::Protocol`] when the peer returns what it was not lent.
-    pub fn release(&self, release: SlotRelease) -> Result<(), TransportError> {
-        let wake = self.shared.table().release(release)?;
+    /// Whether `bytes` lie in a slot of this pool: then they need not be copied to cross.
+    pub fn contains(&self, bytes: &Bytes) -> bool {
+        self.shared.table().locate(bytes).is_some()
+    }
+
+    /// Whether both are the same pool.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Most bytes of all slots.
+    pub fn max_bytes(&self) -> usize {
+        self.shared.table().max_bytes()
+    }
+
+    fn unlease(&self, segment: u32, slot: u32, count: u32) {
+        let wake = self.shared.table().unlease(segment, slot, count);
         self.shared.wake(wake);
-        Ok(())
-    }
-
-    /// Takes all leases back, for the peer is gone. Returns how many slots it still had.
-    ///
-    /// Only when the peer's process has ended or will get no more slots of this pool: it can read its mapping as long as
-    /// it lives.
-    pub fn revoke_all(&self) -> usize {
-        let (count, wake) = self.shared.table().revoke_all();
-        self.shared.wake(wake);
-        count
-    }
-
-    /// Moves out what the peer must be told. Send it before any reference that [`lease`](Self::lease) gave earlier.
-    pub fn take_news(&self) -> Vec<PoolNews> {
-        self.shared.table().take_news()
     }
 
     /// What is in use.

@@ -27,7 +27,7 @@ pub(crate) use wire::kind;
 
 use super::handle::Handle;
 use super::interface::Interface;
-use super::payload_port::SlotAllocator;
+use super::payload_port::{PayloadTerms, SlotAllocator};
 
 /// The application's id among the processes of a topology.
 pub(crate) const APPLICATION: u64 = 0;
@@ -47,13 +47,15 @@ pub struct Link {
 impl Link {
     /// Shakes hands over `endpoint` and runs the link on this arbiter until it ends.
     ///
-    /// `root` is what the peer finds as this side's first object; `diagnose` turns the link's end into an error.
+    /// `terms` say how its payloads are kept, `root` is what the peer finds as this side's first object, `diagnose` turns the
+    /// link's end into an error.
     ///
     /// # Errors
     /// `Protocol` when the sides do not fit, `HostLost` when the peer goes away.
     pub(crate) async fn connect(
         endpoint: Endpoint,
         host_id: u64,
+        terms: PayloadTerms,
         root: Option<super::AnyHandle>,
         diagnose: Diagnose,
     ) -> Result<Self> {
@@ -76,7 +78,7 @@ impl Link {
             )),
             Ok(link) => Ok(Self {
                 // The application watches its hosts, and not the other way round: it may stand in a debugger.
-                core: run::start(link, root, host_id == APPLICATION, diagnose),
+                core: run::start(link, terms, root, host_id == APPLICATION, diagnose),
             }),
             Err(error @ TransportError::HandshakeMismatch { .. }) => {
                 Err(Error::new(ErrorKind::Protocol(error.to_string().into())))

@@ -1,7 +1,9 @@
 //! Payloads on a link: small ones inside of the message, large ones as slots of a shared pool.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,22 +12,48 @@ use portcullis_engine::{
     Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView,
 };
 use portcullis_transport::{
-    Agreed, Features, FrameHeader, LinkSender, PeerPool, PeerPoolLimits, Pool, PoolLimits,
-    PoolNews, ReceivedFd, SlotMut, SlotRef, SlotRelease, SlotView, TransportError,
+    Agreed, Features, FrameHeader, LendRefused, Lender, LenderLimits, LinkSender, PeerPool,
+    PeerPoolLimits, PeerTerms, Pool, PoolLimits, PoolNews, ReceivedFd, SlotMut, SlotRef,
+    SlotRelease, SlotView, TransportError, TrustedPeer,
 };
+use tokio::sync::watch;
 
-use super::link::kind;
+use super::link::{APPLICATION, kind};
+
+pub use super::sample_memory::SampleMemory;
 
 /// A payload up to this size travels inside of its message: cheaper than a slot and its release.
 const INLINE: usize = 2 << 10;
 
+/// How a link's payloads are kept, where that is not for itself alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PayloadTerms {
+    /// The memory that this link's peer shares with others.
+    pub(crate) memory: Option<SampleMemory>,
+    /// What the peer lends it leaves as it is.
+    pub(crate) trust: Option<TrustedPeer>,
+}
+
 /// Payloads of one link.
 pub(crate) struct Payloads {
     sender: LinkSender,
-    pool: Option<Pool>,
+    lender: Option<Lender>,
     peer: PeerPool,
+    /// Whether the peer is a host: then it relies on nothing of ours once the link has ended.
+    peer_is_host: bool,
+    /// Counts how often the peer has given something back.
+    given_back: watch::Sender<u64>,
     /// The message being encoded.
     encoding: Encoding,
+}
+
+/// What a message waits for that found no room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// Slots of these lengths, all together.
+    slots: Vec<usize>,
+    /// That the peer gives something back: it has all that it may have.
+    peer: bool,
 }
 
 /// Where a message's payloads may go.
@@ -43,8 +71,7 @@ pub(crate) enum Memory {
 struct Encoding {
     /// Leases that the message has taken, to be undone if it does not cross.
     leases: Vec<SlotRef>,
-    /// The lengths of all slots that it needs.
-    needs: Vec<usize>,
+    needs: Needs,
     /// Not all of them were there.
     is_short: bool,
     reserved: Vec<SlotMut>,
@@ -52,30 +79,44 @@ struct Encoding {
 }
 
 impl Payloads {
-    pub(crate) fn new(sender: LinkSender, agreed: &Agreed) -> Self {
-        let pool = agreed
+    pub(crate) fn new(sender: LinkSender, agreed: &Agreed, terms: PayloadTerms) -> Self {
+        let PayloadTerms { memory, trust } = terms;
+        let most = PoolLimits::from(agreed.limits).max_bytes as u64;
+        let lender = match &memory {
+            None => {
+                let pool = Pool::new(PoolLimits::from(agreed.limits));
+                Lender::new(pool, LenderLimits::alone(most))
+            }
+            Some(memory) => {
+                let limits = LenderLimits::beside_others(most, memory.pool());
+                Lender::new(memory.pool().clone(), limits)
+            }
+        };
+        let lender = agreed
             .features
             .contains(Features::SHARED_MEMORY.union(Features::DESCRIPTORS))
-            .then(|| Pool::new(PoolLimits::from(agreed.limits)));
+            .then_some(lender);
+        let beside = memory.map(|memory| memory.pool().clone());
+        let terms = PeerTerms { beside, trust };
         Self {
             sender,
-            pool,
-            peer: PeerPool::new(PeerPoolLimits::from(agreed.limits)),
+            lender,
+            peer: PeerPool::on_terms(PeerPoolLimits::from(agreed.limits), terms),
+            peer_is_host: agreed.host_id == APPLICATION,
+            given_back: watch::Sender::new(0),
             encoding: Encoding::default(),
         }
     }
 
     pub(crate) fn allocator(&self) -> Arc<SlotAllocator> {
-        Arc::new(SlotAllocator {
-            pool: self.pool.clone(),
-            is_linked: true,
-        })
+        let pool = self.lender.as_ref().map(|lender| lender.pool().clone());
+        Arc::new(SlotAllocator { pool })
     }
 
     /// Slots that the peer has.
     #[cfg(test)]
     pub(crate) fn leased(&self) -> usize {
-        self.pool.as_ref().map_or(0, |pool| pool.usage().leased)
+        self.lender.as_ref().map_or(0, Lender::lent)
     }
 
     pub(crate) fn peer(&self) -> PeerPool {
@@ -89,7 +130,7 @@ impl Payloads {
         mut descriptors: Vec<ReceivedFd>,
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(ErrorKind::Protocol(what.into())));
-        if self.pool.is_none() {
+        if self.lender.is_none() {
             return broken("a pool segment on a link without shared memory".into());
         }
         let outcome = match (descriptors.len(), u32::try_from(header.call)) {
@@ -111,7 +152,7 @@ impl Payloads {
     /// The peer gives slots back.
     pub(crate) fn release(&mut self, body: &[u8]) -> Result<()> {
         let broken = |what: String| Error::new(ErrorKind::Protocol(what.into()));
-        let (Some(pool), true) = (&self.pool, body.len().is_multiple_of(16)) else {
+        let (Some(lender), true) = (&mut self.lender, body.len().is_multiple_of(16)) else {
             return Err(broken("a malformed release of slots".into()));
         };
         for record in body.chunks_exact(16) {
@@ -126,9 +167,11 @@ impl Payloads {
                 generation: word(8),
                 count: word(12),
             };
-            pool.release(release)
+            lender
+                .release(release)
                 .map_err(|error| broken(error.to_string()))?;
         }
+        self.given_back.send_modify(|times| *times += 1);
         Ok(())
     }
 
@@ -153,14 +196,22 @@ impl Payloads {
         Some(body)
     }
 
-    /// Resolves when slots of these lengths can be had all together, or when it is certain that none will come.
-    pub(crate) fn room(&self, needs: &[usize]) -> impl Future<Output = Memory> + use<> {
-        let (pool, needs) = (self.pool.clone(), needs.to_vec());
+    /// Resolves when there may be room for what a message needs, or when it is certain that there will be none.
+    pub(crate) fn room(&self, needs: &Needs) -> impl Future<Output = Memory> + use<> {
+        let pool = self.lender.as_ref().map(|lender| lender.pool().clone());
+        // From now on: nothing that the peer gives back until this is first polled is missed.
+        let mut given_back = self.given_back.subscribe();
+        let Needs { slots, peer } = needs.clone();
         async move {
             let Some(pool) = pool else {
                 return Memory::Inside;
             };
-            match pool.allocate_all_when_lent(&needs).await {
+            if peer {
+                // It fails only when the link has ended.
+                let _ = given_back.changed().await;
+                return Memory::Free;
+            }
+            match pool.allocate_all_when_lent(&slots).await {
                 Ok(slots) => Memory::Reserved(slots),
                 Err(error) => {
                     tracing::debug!(%error, "payloads go inside of their message");
@@ -180,14 +231,14 @@ impl Payloads {
     }
 
     /// Leases that the message has taken and, if slots were missing, all that it needs.
-    pub(crate) fn end_encoding(&mut self) -> (Vec<SlotRef>, Option<Vec<usize>>) {
+    pub(crate) fn end_encoding(&mut self) -> (Vec<SlotRef>, Option<Needs>) {
         let encoding = std::mem::take(&mut self.encoding);
         (encoding.leases, encoding.is_short.then_some(encoding.needs))
     }
 
     /// Takes leases back that were not sent after all.
     pub(crate) fn undo(&mut self, leases: Vec<SlotRef>) {
-        let Some(pool) = &self.pool else {
+        let Some(lender) = &mut self.lender else {
             return;
         };
         for lease in leases {
@@ -197,40 +248,66 @@ impl Payloads {
                 generation: lease.generation,
                 count: 1,
             };
-            if let Err(error) = pool.release(release) {
+            if let Err(error) = lender.release(release) {
                 tracing::error!(%error, "a lease that was just taken cannot be undone");
             }
         }
     }
 
-    /// The peer is gone: what it had of our slots is free again.
+    /// The link has ended. What a host had of our slots is free again, for it sees only what is written there later, if it
+    /// lives at all. An application may rely on what it was lent for as long as it lives ([`TrustedPeer`]), and a host ends
+    /// with its link: there nothing is taken back.
     pub(crate) fn close(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.revoke_all();
+        if let Some(mut lender) = self.lender.take()
+            && self.peer_is_host
+        {
+            lender.revoke_all();
         }
         // Unmapped with the last view of it.
         self.peer = PeerPool::new(PeerPoolLimits::default());
     }
 
+    /// Lends the slot in which a payload lies already; `None` if it must be copied into one.
+    fn lend(lender: &mut Lender, payload: &Payload) -> Result<Option<SlotRef>, LendRefused> {
+        match payload {
+            Payload::Bytes(bytes) => lender.lease(bytes),
+            Payload::View(view) => {
+                let view: &dyn Any = &**view;
+                match view.downcast_ref::<View>() {
+                    Some(View(slot)) => lender.forward(slot),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The peer may have no more now: the message waits for what it gives back, or goes without.
+    fn refused(&mut self, refused: &LendRefused, payload: &Payload) -> PayloadRef {
+        if self.encoding.may_go_inside || !refused.transient {
+            tracing::debug!(%refused, "a payload goes inside of its message");
+            return PayloadRef::Inline(payload.to_bytes());
+        }
+        self.encoding.is_short = true;
+        self.encoding.needs.peer = true;
+        PayloadRef::Inline(Bytes::new())
+    }
+
     fn lease(&mut self, payload: &Payload) -> Result<PayloadRef, String> {
-        let Some(pool) = &self.pool else {
+        let Some(lender) = &mut self.lender else {
             return Ok(PayloadRef::Inline(payload.to_bytes()));
         };
-        let mut own = None;
-        if let Payload::Bytes(bytes) = payload {
-            own = pool.lease(bytes);
-        }
-        let lease = match own {
-            Some(lease) => lease,
-            None => {
+        let lease = match Self::lend(lender, payload) {
+            Ok(Some(lease)) => lease,
+            Err(refused) => return Ok(self.refused(&refused, payload)),
+            Ok(None) => {
                 let encoding = &mut self.encoding;
-                encoding.needs.push(payload.len());
+                encoding.needs.slots.push(payload.len());
                 let mut reserved = encoding.reserved.iter();
                 let slot = match reserved.position(|slot| slot.len() == payload.len()) {
                     Some(at) => Some(encoding.reserved.swap_remove(at)),
                     // A message that is short will be encoded again: from here on its needs are only noted.
                     None if encoding.is_short => None,
-                    None => pool.allocate(payload.len()).ok(),
+                    None => lender.pool().allocate(payload.len()).ok(),
                 };
                 let Some(mut slot) = slot else {
                     if encoding.may_go_inside {
@@ -243,8 +320,10 @@ impl Payloads {
                     Payload::Bytes(bytes) => slot.copy_from_slice(bytes),
                     Payload::View(view) => view.copy_to(&mut slot),
                 }
-                pool.lease(&slot.freeze())
-                    .ok_or("a slot outside of its pool")?
+                match lender.lease(&slot.freeze()) {
+                    Ok(lease) => lease.ok_or("a slot outside of its pool")?,
+                    Err(refused) => return Ok(self.refused(&refused, payload)),
+                }
             }
         };
         self.encoding.leases.push(lease);
@@ -259,11 +338,11 @@ impl Payloads {
     }
 
     /// Tells the peer of segments that it does not know yet; in front of the message that refers to them.
-    fn announce(&self) -> Result<(), TransportError> {
-        let Some(pool) = &self.pool else {
+    fn announce(&mut self) -> Result<(), TransportError> {
+        let Some(lender) = self.lender.as_mut().filter(|lender| lender.has_news()) else {
             return Ok(());
         };
-        for news in pool.take_news() {
+        for news in lender.take_news() {
             let mut header = FrameHeader {
                 kind: kind::SEGMENT,
                 ..FrameHeader::default()
@@ -315,7 +394,10 @@ impl PayloadPort for Payloads {
                     len,
                 };
                 let view = self.peer.view(at).map_err(|error| error.to_string())?;
-                Ok(Payload::View(Arc::new(View(view))))
+                Ok(match view.plain_bytes() {
+                    Some(bytes) => Payload::Bytes(bytes),
+                    None => Payload::View(Arc::new(View(view))),
+                })
             }
         }
     }
@@ -334,6 +416,10 @@ impl SharedView for View {
         self.0.read_u64(offset)
     }
 
+    fn read_u64s(&self, offset: usize, step: usize, into: &mut [u64]) -> usize {
+        self.0.read_u64s(offset, step, into)
+    }
+
     fn copy_to(&self, target: &mut [u8]) {
         let copied = self.0.copy_to(0, target);
         debug_assert!(copied.is_some(), "the caller gives the view's own length");
@@ -348,8 +434,6 @@ impl SharedView for View {
 #[derive(Clone)]
 pub struct SlotAllocator {
     pool: Option<Pool>,
-    /// Whether there is a peer to be told of the pool's segments.
-    is_linked: bool,
 }
 
 impl SlotAllocator {
@@ -357,17 +441,18 @@ impl SlotAllocator {
     pub(crate) fn unlinked() -> Self {
         Self {
             pool: Some(Pool::new(PoolLimits::default())),
-            is_linked: false,
         }
     }
 
-    fn slot(&self, len: usize) -> Option<SlotMut> {
-        let pool = self.pool.as_ref().filter(|_| len > INLINE)?;
-        let slot = pool.allocate(len).ok()?;
-        if !self.is_linked {
-            drop(pool.take_news());
+    /// Recycled memory that hosts share.
+    pub(crate) fn of(memory: &SampleMemory) -> Self {
+        Self {
+            pool: Some(memory.pool().clone()),
         }
-        Some(slot)
+    }
+
+    fn pool_for(&self, len: usize) -> Option<&Pool> {
+        self.pool.as_ref().filter(|_| len > INLINE)
     }
 }
 
@@ -383,10 +468,22 @@ impl fmt::Debug for SlotAllocator {
 
 impl SampleAllocator for SlotAllocator {
     fn allocate(&self, len: usize) -> SampleBuffer {
-        match self.slot(len) {
+        let slot = self.pool_for(len).and_then(|pool| pool.allocate(len).ok());
+        match slot {
             Some(slot) => SampleBuffer::new(Slot(slot)),
             // A payload on the heap is copied into a slot when one is free; its sample waits until then.
             None => SampleBuffer::heap(len),
+        }
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.pool_for(len).is_none_or(|pool| pool.has_room(len))
+    }
+
+    fn room(&self, len: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match self.pool_for(len).cloned() {
+            Some(pool) => Box::pin(async move { pool.room_when_lent(len).await }),
+            None => Box::pin(std::future::ready(())),
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::link::Census;
-use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
+use super::{AnyHandle, FileDescriptor, Handle, Link, PayloadTerms, ReplyFuture};
 
 crate::interface! { Desk = "test.Desk" {
     Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped,
@@ -323,7 +323,14 @@ async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> L
         }
         .boxed_local()
     };
-    let link = Link::connect(endpoint, host_id, root, Box::new(why)).await;
+    let link = Link::connect(
+        endpoint,
+        host_id,
+        PayloadTerms::default(),
+        root,
+        Box::new(why),
+    )
+    .await;
     link.expect("connects")
 }
 

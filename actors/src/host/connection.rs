@@ -17,7 +17,9 @@ use portcullis_transport::{
 use super::lock::{self, HostLock};
 use super::pmp_host::{ConfigureHost, PmpHost, PmpHostActor};
 use super::trust::Vouched;
-use crate::bridge::{APPLICATION, Handle, Link, LinkLost, SlotAllocator};
+use crate::bridge::{
+    APPLICATION, Handle, Link, LinkLost, PayloadTerms, SampleMemory, SlotAllocator,
+};
 use crate::registry::Registry;
 use crate::runtime;
 
@@ -38,6 +40,12 @@ pub(super) async fn connect(
     order: Order,
 ) -> Result<HostConnection> {
     let pid = process.pid();
+    let Order {
+        sandbox,
+        configure,
+        vouched,
+        terms,
+    } = order;
     let watched = process.exited();
     let exited = process.exited();
     let host = Arc::downgrade(&process);
@@ -45,13 +53,14 @@ pub(super) async fn connect(
     let connected = runtime::run(move || async move {
         let diagnose =
             Box::new(move |end: TransportError| host_lost(pid, end, host, watched).boxed_local());
-        let link = Link::connect(Endpoint::unix(socket), APPLICATION, None, diagnose).await?;
+        let link = Link::connect(Endpoint::unix(socket), APPLICATION, terms, None, diagnose);
+        let link = link.await?;
         actix_rt::spawn(close_after(exited, link.clone()));
         Ok((link.root::<PmpHost>()?, link.lost(), link.allocator()))
     });
     let (pmp, lost, memory) = connected.await?;
-    let facts = pmp.send(order.configure).await?;
-    let isolation = checked(facts.isolation, &order.sandbox)?;
+    let facts = pmp.send(configure).await?;
+    let isolation = checked(facts.isolation, &sandbox)?;
     if isolation.missing().next().is_some() {
         tracing::warn!(host = pid, %isolation, "a host runs without some layers of its sandbox");
     }
@@ -60,8 +69,8 @@ pub(super) async fn connect(
         process: Some(process),
         lost: Some(lost),
         memory,
-        confined: Some((order.sandbox.profile, isolation)),
-        vouched: order.vouched,
+        confined: Some((sandbox.profile, isolation)),
+        vouched,
     })))
 }
 
@@ -70,6 +79,7 @@ pub(super) struct Order {
     pub(super) sandbox: Sandbox,
     pub(super) configure: ConfigureHost,
     pub(super) vouched: Option<Vouched>,
+    pub(super) terms: PayloadTerms,
 }
 
 /// Refuses a host that says itself that it is not what was ordered.
@@ -215,6 +225,14 @@ impl HostConnection {
     /// `Cancelled` if the process is ending.
     pub async fn in_process(registry: Arc<Registry>) -> Result<Self> {
         Self::beside(registry, Arc::new(SlotAllocator::unlinked())).await
+    }
+
+    /// The same, writing payloads into memory that hosts share: they go to each of those hosts without a copy.
+    ///
+    /// # Errors
+    /// `Cancelled` if the process is ending.
+    pub async fn in_process_with(registry: Arc<Registry>, memory: &SampleMemory) -> Result<Self> {
+        Self::beside(registry, Arc::new(SlotAllocator::of(memory))).await
     }
 
     /// The application's side of this host: what is created there runs in the application and writes its payloads where

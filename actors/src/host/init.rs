@@ -1,5 +1,6 @@
 //! The host's own side: one call first thing in `main`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +11,7 @@ use portcullis_transport::{Endpoint, TransportError, host};
 
 use super::PmpHostActor;
 use super::program::start_error;
-use crate::bridge::{Link, SlotAllocator};
+use crate::bridge::{Link, PayloadTerms, SlotAllocator};
 use crate::registry::Registry;
 
 /// Exit code of a host that could not serve: EX_SOFTWARE of sysexits.
@@ -59,6 +60,7 @@ fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
         let link = Link::connect(
             endpoint,
             1,
+            PayloadTerms::default(),
             Some(root.into_any()),
             Box::new(|end| std::future::ready(why_ended(&end)).boxed_local()),
         )
@@ -96,6 +98,17 @@ impl SampleAllocator for LateAllocator {
         match self.0.get() {
             Some(memory) => memory.allocate(len),
             None => SampleBuffer::heap(len),
+        }
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.0.get().is_none_or(|memory| memory.has_room(len))
+    }
+
+    fn room(&self, len: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match self.0.get() {
+            Some(memory) => memory.room(len),
+            None => Box::pin(std::future::ready(())),
         }
     }
 }

@@ -7,13 +7,14 @@ use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
     HostCommand, HostImage, HostProgram, HostQuotas, ImageSource, Sandbox, SandboxPolicy,
-    TransportError,
+    TransportError, TrustedPeer,
 };
 
 use super::connection::{self, HostConnection, Order};
 use super::init::is_initialised;
 use super::pmp_host::ConfigureHost;
 use super::trust::{Trust, Vouched};
+use crate::bridge::{PayloadTerms, SampleMemory};
 
 /// Sessions that one host takes at a time, unless said otherwise.
 const SESSIONS: u32 = 64;
@@ -25,6 +26,7 @@ pub struct Host {
     policy: SandboxPolicy,
     quotas: HostQuotas,
     sessions: u32,
+    terms: PayloadTerms,
 }
 
 impl Default for Host {
@@ -50,6 +52,7 @@ impl Host {
             policy: SandboxPolicy::default(),
             quotas: HostQuotas::default(),
             sessions: SESSIONS,
+            terms: PayloadTerms::default(),
         }
     }
 
@@ -73,6 +76,23 @@ impl Host {
     #[must_use]
     pub fn max_sessions(mut self, sessions: u32) -> Self {
         self.sessions = sessions;
+        self
+    }
+
+    /// Lets the host share memory with all hosts to which the same [`SampleMemory`] is given: a sample that goes to several
+    /// of them, or from one to another, is not copied, and each can see what is in that memory.
+    #[must_use]
+    pub fn sample_memory(mut self, memory: &SampleMemory) -> Self {
+        self.terms.memory = Some(memory.clone());
+        self
+    }
+
+    /// Gives what this host makes as plain `Bytes` over its own memory, without a copy, because it is trusted to leave alone
+    /// what it has lent. Making a [`TrustedPeer`] is `unsafe`: a host that breaks the promise, because the content that it
+    /// decodes has taken it over, causes undefined behaviour here. Without it the application copies what it keeps.
+    #[must_use]
+    pub fn trusted(mut self, promise: TrustedPeer) -> Self {
+        self.terms.trust = Some(promise);
         self
     }
 
@@ -125,6 +145,7 @@ impl Host {
             sandbox,
             configure,
             vouched,
+            terms: self.terms.clone(),
         };
         connection::connect(Arc::new(process), socket, order).await
     }

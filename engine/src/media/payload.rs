@@ -7,9 +7,11 @@
 //! which it encodes or decodes a message, so that large payloads travel as slots of a shared pool instead of
 //! inside the message.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Memory that another process may be writing while it is read.
-pub trait SharedView: Send + Sync + fmt::Debug {
+pub trait SharedView: Any + Send + Sync + fmt::Debug {
     /// Bytes in the view.
     fn len(&self) -> usize;
     /// Whether the view is empty.
@@ -28,6 +30,19 @@ pub trait SharedView: Send + Sync + fmt::Debug {
     }
     /// The little-endian word at byte `offset`, or `None` if it does not lie wholly in the view.
     fn read_u64(&self, offset: usize) -> Option<u64>;
+    /// The little-endian words at `offset` and every `step` bytes behind it, as many as fit in `into` and lie wholly in the
+    /// view; answers how many. Cheaper than one by one.
+    fn read_u64s(&self, offset: usize, step: usize, into: &mut [u64]) -> usize {
+        let mut at = offset;
+        for (count, word) in into.iter_mut().enumerate() {
+            let Some(found) = self.read_u64(at) else {
+                return count;
+            };
+            *word = found;
+            at = at.saturating_add(step);
+        }
+        into.len()
+    }
     /// Copies the whole view into `target`, whose length must be the view's.
     fn copy_to(&self, target: &mut [u8]);
     /// Copies the view into private memory.
@@ -244,8 +259,22 @@ impl fmt::Debug for SampleBuffer {
 ///
 /// In a host it is the pool that the application maps, so that a decoder writes where the consumer reads.
 pub trait SampleAllocator: Send + Sync + fmt::Debug {
-    /// Memory of exactly `len` bytes with unspecified content.
+    /// Memory of exactly `len` bytes with unspecified content. Where no shared memory is free it is private, and copied
+    /// later: whoever makes samples waits for [`room`](Self::room) before.
     fn allocate(&self, len: usize) -> SampleBuffer;
+
+    /// Whether `len` bytes could be had now from where they should come.
+    fn has_room(&self, len: usize) -> bool {
+        let _ = len;
+        true
+    }
+
+    /// Resolves when `len` bytes could be had from where they should come, or when waiting for it is of no use. It takes
+    /// nothing; dropping it ends the wait.
+    fn room(&self, len: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let _ = len;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Allocates on the heap.

@@ -6,17 +6,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{FsWord, fcntl_get_seals, fstat, fstatfs};
 use tokio::sync::Notify;
 
-use super::{MAX_SLOT, SlotRef, SlotRelease};
+use super::{MAX_SLOT, Pool, SlotRef, SlotRelease};
 use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::handshake::LinkLimits;
-use crate::sys::mapping::Mapping;
+use crate::sys::mapping::{Mapping, TrustedPeer};
 use crate::sys::segment::SEGMENT_SEALS;
 
 /// The file system of anonymous memory in ordinary pages.
@@ -50,6 +52,16 @@ impl From<LinkLimits> for PeerPoolLimits {
     }
 }
 
+/// What a peer is besides a stranger. By default nothing.
+#[derive(Debug, Clone, Default)]
+pub struct PeerTerms {
+    /// The peer shares memory with the other peers of this pool: what it lends can be passed on to them without a copy
+    /// ([`Lender::forward`](super::Lender::forward)), and they can then read its whole segments. Costs a descriptor for each.
+    pub beside: Option<Pool>,
+    /// The peer is trusted to leave what it has lent as it is.
+    pub trust: Option<TrustedPeer>,
+}
+
 /// The segments of a peer's pool. Clones are the same pool; it may be used from any thread.
 #[derive(Clone)]
 pub struct PeerPool {
@@ -58,6 +70,7 @@ pub struct PeerPool {
 
 struct PeerShared {
     limits: PeerPoolLimits,
+    terms: PeerTerms,
     segments: Mutex<Segments>,
     releases: Arc<Releases>,
 }
@@ -68,18 +81,51 @@ struct Segments {
     mapped_bytes: u64,
 }
 
-struct Segment {
-    mapping: Arc<Mapping>,
+type Segment = Arc<PeerSegment>;
+
+/// A segment of the peer, as it is mapped here.
+#[derive(Debug)]
+pub(super) struct PeerSegment {
+    mapping: Mapping,
     slot_size: u32,
     slots: u32,
+    /// Unlike that of any other in this process.
+    key: u64,
+    /// By which others may map it, and whose peers they must be.
+    forward: Option<(Arc<OwnedFd>, Pool)>,
+    trust: Option<TrustedPeer>,
+}
+
+static KEYS: AtomicU64 = AtomicU64::new(0);
+
+impl PeerSegment {
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(super) fn shape(&self) -> (u32, u32) {
+        (self.slot_size, self.slots)
+    }
+
+    /// Its file, if the peers of `pool` may see it.
+    pub(super) fn file_beside(&self, pool: &Pool) -> Option<Arc<OwnedFd>> {
+        let (file, beside) = self.forward.as_ref()?;
+        beside.is(pool).then(|| file.clone())
+    }
 }
 
 impl PeerPool {
     /// A pool without segments.
     pub fn new(limits: PeerPoolLimits) -> Self {
+        Self::on_terms(limits, PeerTerms::default())
+    }
+
+    /// A pool without segments, of a peer that is more than a stranger.
+    pub fn on_terms(limits: PeerPoolLimits, terms: PeerTerms) -> Self {
         Self {
             shared: Arc::new(PeerShared {
                 limits,
+                terms,
                 segments: Mutex::default(),
                 releases: Arc::default(),
             }),
@@ -152,15 +198,19 @@ impl PeerPool {
         let mapping = Mapping::read_only(&descriptor, len)
             .map_err(|error| TransportError::io(format!("map pool segment {segment}"), error))?;
         // Anonymous memory, as was checked: its close waits for nothing.
-        drop(descriptor.into_owned());
+        let file = descriptor.into_owned();
+        let PeerTerms { beside, trust } = self.shared.terms.clone();
         segments.mapped_bytes += len as u64;
         segments.by_id.insert(
             segment,
-            Segment {
-                mapping: Arc::new(mapping),
+            Arc::new(PeerSegment {
+                mapping,
                 slot_size,
                 slots,
-            },
+                key: KEYS.fetch_add(1, Ordering::Relaxed),
+                forward: beside.map(|pool| (Arc::new(file), pool)),
+                trust,
+            }),
         );
         Ok(())
     }
@@ -179,7 +229,7 @@ impl PeerPool {
         let mut segments = self.shared.segments();
         match segments.by_id.get(&segment) {
             None => return broken("there is no such segment"),
-            Some(retired) if Arc::strong_count(&retired.mapping) > 1 => {
+            Some(retired) if Arc::strong_count(retired) > 1 => {
                 return broken("it is still lent");
             }
             Some(_) => {}
@@ -205,7 +255,7 @@ impl PeerPool {
         }
         Ok(SlotView {
             lease: Arc::new(Lease {
-                mapping: segment.mapping.clone(),
+                segment: segment.clone(),
                 give_back: GiveBack {
                     releases: self.shared.releases.clone(),
                     release: SlotRelease {
@@ -287,6 +337,7 @@ impl SlotView {
     pub fn read_u64(&self, offset: usize) -> Option<u64> {
         self.check(offset, size_of::<u64>())?;
         self.lease
+            .segment
             .mapping
             .read_word(self.start + offset)
             .map(u64::from_le_bytes)
@@ -296,20 +347,81 @@ impl SlotView {
     #[must_use]
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Option<()> {
         self.check(offset, into.len())?;
-        self.lease.mapping.copy_to(self.start + offset, into)
+        self.lease
+            .segment
+            .mapping
+            .copy_to(self.start + offset, into)
     }
 
     /// A private copy of the bytes, which does not change any more.
     pub fn to_bytes(&self) -> Bytes {
         self.lease
+            .segment
             .mapping
             .copy_out(self.start, self.len)
             .map(Bytes::from)
             .expect("a view lies in its mapping: checked when it was made")
     }
 
+    /// The little-endian words at `offset` and every `step` bytes behind it, as many as fit in `into` and lie wholly in the
+    /// view; answers how many they are. Cheaper than one by one.
+    pub fn read_u64s(&self, offset: usize, step: usize, into: &mut [u64]) -> usize {
+        let Some(room) = self
+            .len
+            .checked_sub(offset)
+            .filter(|room| *room >= size_of::<u64>())
+        else {
+            return 0;
+        };
+        let most = 1
+            + (room - size_of::<u64>())
+                .checked_div(step)
+                .unwrap_or(usize::MAX - 1);
+        let count = into.len().min(most);
+        let into = &mut into[..count];
+        let read = self
+            .lease
+            .segment
+            .mapping
+            .read_words(self.start + offset, step, into);
+        debug_assert!(read.is_some(), "a view lies in its mapping");
+        count
+    }
+
+    /// The bytes themselves, without a copy, if the peer is trusted ([`PeerTerms`]); the lease lasts as long as they do.
+    pub fn plain_bytes(&self) -> Option<Bytes> {
+        let trust = self.lease.segment.trust?;
+        let view = self.clone();
+        Some(Bytes::from_owner(Plain { view, trust }))
+    }
+
+    /// Its segment, slot, and where in the slot it begins.
+    pub(super) fn place(&self) -> (&Arc<PeerSegment>, u32, u32) {
+        let segment = &self.lease.segment;
+        let size = segment.slot_size as usize;
+        (
+            segment,
+            (self.start / size) as u32,
+            (self.start % size) as u32,
+        )
+    }
+
     fn check(&self, offset: usize, len: usize) -> Option<()> {
         (offset.checked_add(len)? <= self.len).then_some(())
+    }
+}
+
+/// The bytes of a slot of a trusted peer.
+struct Plain {
+    view: SlotView,
+    trust: TrustedPeer,
+}
+
+impl AsRef<[u8]> for Plain {
+    fn as_ref(&self) -> &[u8] {
+        let SlotView { lease, start, len } = &self.view;
+        let bytes = lease.segment.mapping.plain(*start, *len, self.trust);
+        bytes.expect("a view lies in its mapping: checked when it was made")
     }
 }
 
@@ -325,7 +437,7 @@ impl fmt::Debug for SlotView {
 /// One lease that the peer counts.
 struct Lease {
     /// Declared before the return: once the peer knows of it, nothing here may use the segment.
-    mapping: Arc<Mapping>,
+    segment: Arc<PeerSegment>,
     give_back: GiveBack,
 }
 

@@ -1,11 +1,14 @@
-//! A pool's accounts: segments, free slots by size, and who has which slot. Plain data under the pool's lock.
+//! A pool's accounts: segments, free slots by size, and which slots are in use. Plain data under the pool's lock.
+//!
+//! To whom a slot is leased is the business of each [`Lender`](super::Lender): here it only counts that it is.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{MAX_SLOT, PoolNews, PoolUsage, SlotRef, SlotRelease};
-use crate::error::{PoolExhausted, TransportError};
+use super::{MAX_SLOT, PoolUsage};
+use crate::error::PoolExhausted;
 use crate::sys::segment::{OwnedSegment, SlotMemory};
 
 /// Slot sizes. Steps of four below a picture, of two above: a slot is seldom much larger than what it holds.
@@ -39,8 +42,9 @@ pub(super) struct Table {
     by_address: BTreeMap<usize, (usize, u32)>,
     /// Free slots, last freed first, for it is the likeliest to be in the cache.
     free: [Vec<(u32, u32)>; CLASSES.len()],
-    news: Vec<PoolNews>,
-    /// Slots that the peer has.
+    /// Segments that were given up so far: lenders look whether one of theirs is among them when it has grown.
+    retired: u64,
+    /// Slots that some peer has.
     leased: usize,
     /// Somebody was refused and may be waiting.
     starving: bool,
@@ -48,6 +52,8 @@ pub(super) struct Table {
 
 struct Segment {
     memory: Arc<OwnedSegment>,
+    /// By which peers map it.
+    file: Arc<OwnedFd>,
     class: usize,
     slots: Box<[Slot]>,
     /// Slots that are held or leased.
@@ -59,6 +65,25 @@ struct Slot {
     generation: u32,
     held: bool,
     leases: u32,
+}
+
+/// Where in the pool some bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) slot: u32,
+    /// Which use of the slot.
+    pub(super) generation: u32,
+    pub(super) offset: u32,
+    pub(super) len: u32,
+}
+
+/// What a peer is told of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) slot_size: u32,
+    pub(super) slots: u32,
+    pub(super) file: Arc<OwnedFd>,
 }
 
 /// A slot just taken.
@@ -77,7 +102,7 @@ impl Table {
             segments: BTreeMap::new(),
             by_address: BTreeMap::new(),
             free: Default::default(),
-            news: Vec::new(),
+            retired: 0,
             leased: 0,
             starving: false,
         }
@@ -148,7 +173,7 @@ impl Table {
         lens.iter().map(|len| self.take(*len)).collect()
     }
 
-    /// Whether the peer has any slot: then some will come back.
+    /// Whether any peer has any slot: then some will come back.
     pub(super) fn is_lent(&self) -> bool {
         self.leased > 0
     }
@@ -210,7 +235,7 @@ impl Table {
         self.set_free(segment, slot)
     }
 
-    pub(super) fn locate(&self, bytes: &[u8]) -> Option<SlotRef> {
+    pub(super) fn locate(&self, bytes: &[u8]) -> Option<Place> {
         if bytes.is_empty() {
             return None;
         }
@@ -227,7 +252,7 @@ impl Table {
         if !state.held || offset + bytes.len() > size {
             return None;
         }
-        Some(SlotRef {
+        Some(Place {
             segment: *id,
             slot: slot as u32,
             generation: state.generation,
@@ -236,7 +261,8 @@ impl Table {
         })
     }
 
-    pub(super) fn lease(&mut self, bytes: &[u8]) -> Option<SlotRef> {
+    /// Keeps the slot in which `bytes` lie as it is, whoever here lets go of it.
+    pub(super) fn lease(&mut self, bytes: &[u8]) -> Option<Place> {
         let found = self.locate(bytes)?;
         let state = self.slot_mut(found.segment, found.slot)?;
         state.leases = state.leases.checked_add(1)?;
@@ -246,66 +272,63 @@ impl Table {
         Some(found)
     }
 
-    /// Returns whether waiters must be woken.
-    pub(super) fn release(&mut self, release: SlotRelease) -> Result<bool, TransportError> {
-        let SlotRelease {
-            segment,
-            slot,
-            generation,
-            count,
-        } = release;
-        let broken = |why: &str| {
-            Err(TransportError::protocol(format!(
-                "release of slot {slot} of segment {segment}: {why}"
-            )))
-        };
+    /// Ends leases; returns whether waiters must be woken.
+    pub(super) fn unlease(&mut self, segment: u32, slot: u32, count: u32) -> bool {
         let Some(state) = self.slot_mut(segment, slot) else {
-            return broken("there is no such slot");
+            return false;
         };
-        if count == 0 || count > state.leases {
-            return broken(&format!("{count} leases given back of {}", state.leases));
-        }
-        if generation != state.generation {
-            return broken(&format!(
-                "generation {generation}, it is in {}",
-                state.generation
-            ));
-        }
-        state.leases -= count;
+        debug_assert!(count <= state.leases, "lenders count theirs");
+        let had = state.leases;
+        state.leases = had.saturating_sub(count);
         let (leases, held) = (state.leases, state.held);
-        if leases > 0 {
-            return Ok(false);
+        if leases > 0 || had == 0 {
+            return false;
         }
         self.leased -= 1;
         if held {
-            // Nothing is free, but whoever waits for the peer's last slot waits in vain from now on.
-            return Ok(self.leased == 0 && std::mem::take(&mut self.starving));
+            // Nothing is free, but whoever waits for the last slot that is lent waits in vain from now on.
+            return self.leased == 0 && std::mem::take(&mut self.starving);
         }
-        Ok(self.set_free(segment, slot))
+        self.set_free(segment, slot)
     }
 
-    /// Returns how many slots were leased and whether waiters must be woken.
-    pub(super) fn revoke_all(&mut self) -> (usize, bool) {
-        let mut revoked = Vec::new();
-        for (id, segment) in &mut self.segments {
-            for (slot, state) in (0..).zip(segment.slots.iter_mut()) {
-                if std::mem::take(&mut state.leases) > 0 {
-                    revoked.push((*id, slot, state.held));
-                }
-            }
-        }
-        self.leased = 0;
-        let mut wake = std::mem::take(&mut self.starving);
-        for (segment, slot, held) in &revoked {
-            if !held {
-                wake |= self.set_free(*segment, *slot);
-            }
-        }
-        (revoked.len(), wake)
+    pub(super) fn shape(&self, segment: u32) -> Option<Shape> {
+        let segment = self.segments.get(&segment)?;
+        Some(Shape {
+            slot_size: CLASSES[segment.class] as u32,
+            slots: segment.slots.len() as u32,
+            file: segment.file.clone(),
+        })
     }
 
-    pub(super) fn take_news(&mut self) -> Vec<PoolNews> {
-        std::mem::take(&mut self.news)
+    /// Segments that were given up so far.
+    pub(super) fn retired(&self) -> u64 {
+        self.retired
+    }
+
+    pub(super) fn has_segment(&self, segment: u32) -> bool {
+        self.segments.contains_key(&segment)
+    }
+
+    pub(super) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// Whether a slot for `len` bytes could be had now. If not, whoever asks is woken when that changes.
+    pub(super) fn has_room(&mut self, len: usize) -> bool {
+        let Ok(class) = self.class_of(len) else {
+            return false;
+        };
+        let idle = || {
+            let idle = self.segments.values().filter(|segment| segment.busy == 0);
+            idle.map(|segment| segment.memory.len()).sum::<usize>()
+        };
+        let unmapped = self.max_bytes - self.mapped_bytes;
+        let has_room = self.free[class..].iter().any(|free| !free.is_empty())
+            || unmapped >= CLASSES[class]
+            || unmapped + idle() >= CLASSES[class];
+        self.starving |= !has_room;
+        has_room
     }
 
     pub(super) fn usage(&self) -> PoolUsage {
@@ -400,17 +423,12 @@ impl Table {
             id,
             Segment {
                 memory: Arc::new(memory),
+                file: Arc::new(descriptor),
                 class,
                 slots: vec![Slot::default(); slots].into_boxed_slice(),
                 busy: 0,
             },
         );
-        self.news.push(PoolNews::Added {
-            segment: id,
-            slot_size: size as u32,
-            slots: slots as u32,
-            descriptor,
-        });
         Ok(true)
     }
 
@@ -429,12 +447,7 @@ impl Table {
             self.free[segment.class].retain(|(owner, _)| *owner != id);
             self.mapped_bytes -= segment.memory.len();
             self.by_address.remove(&segment.memory.address());
-            let known = self.news.len();
-            self.news
-                .retain(|news| !matches!(news, PoolNews::Added { segment, .. } if *segment == id));
-            if self.news.len() == known {
-                self.news.push(PoolNews::Retired { segment: id });
-            }
+            self.retired += 1;
         }
     }
 }

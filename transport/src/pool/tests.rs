@@ -7,11 +7,66 @@ use rustix::fs::{
 };
 
 use super::*;
+use crate::error::TransportError;
 use crate::sys::segment::SEGMENT_SEALS;
 use crate::testing::{Prng, run};
 
-fn pool(max_bytes: usize) -> Pool {
-    Pool::new(PoolLimits { max_bytes })
+mod sharing;
+
+/// A pool and the one peer that it is lent to.
+struct Lent {
+    pool: Pool,
+    lender: Mutex<Lender>,
+}
+
+impl std::ops::Deref for Lent {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+impl Lent {
+    fn lender(&self) -> MutexGuard<'_, Lender> {
+        self.lender.lock().unwrap()
+    }
+
+    fn locate(&self, bytes: &Bytes) -> Option<SlotRef> {
+        let place = self.pool.shared.table().locate(bytes)?;
+        Some(SlotRef {
+            segment: place.segment,
+            slot: place.slot,
+            generation: place.generation,
+            offset: place.offset,
+            len: place.len,
+        })
+    }
+
+    fn lease(&self, bytes: &Bytes) -> Option<SlotRef> {
+        self.lender().lease(bytes).unwrap()
+    }
+
+    fn release(&self, release: SlotRelease) -> Result<(), TransportError> {
+        self.lender().release(release)
+    }
+
+    fn revoke_all(&self) -> usize {
+        self.lender().revoke_all()
+    }
+
+    fn take_news(&self) -> Vec<PoolNews> {
+        self.lender().take_news()
+    }
+}
+
+fn pool(max_bytes: usize) -> Lent {
+    let pool = Pool::new(PoolLimits { max_bytes });
+    let lender = Lender::new(pool.clone(), LenderLimits::alone(max_bytes as u64));
+    Lent {
+        pool,
+        lender: Mutex::new(lender),
+    }
 }
 
 fn peer() -> PeerPool {
@@ -19,7 +74,7 @@ fn peer() -> PeerPool {
 }
 
 /// Tells the peer what the pool has to say.
-fn announce(pool: &Pool, peer: &PeerPool) {
+fn announce(pool: &Lent, peer: &PeerPool) {
     for news in pool.take_news() {
         match news {
             PoolNews::Added {
@@ -54,7 +109,7 @@ fn release_of(at: SlotRef, count: u32) -> SlotRelease {
 }
 
 /// Carries the peer's releases to the pool.
-fn carry_releases(peer: &PeerPool, pool: &Pool) -> usize {
+fn carry_releases(peer: &PeerPool, pool: &Lent) -> usize {
     let mut releases = Vec::new();
     peer.take_releases(&mut releases);
     releases
@@ -232,7 +287,7 @@ fn whoever_waits_for_a_slot_gets_the_next_one() {
         let held: Vec<SlotMut> = (0..4).map(|_| pool.allocate(1 << 20).unwrap()).collect();
         let mut waiting: Vec<_> = (0..8)
             .map(|_| {
-                let pool = pool.clone();
+                let pool = pool.pool.clone();
                 tokio::spawn(async move {
                     pool.allocate_when_free(1 << 20)
                         .await
@@ -283,7 +338,7 @@ fn idle_segments_make_room_for_other_sizes() {
 fn a_segment_that_was_never_announced_is_never_retired() {
     let pool = pool(4 << 20);
     drop(pool.allocate(1).unwrap());
-    let _large = pool.allocate(4 << 20).unwrap();
+    pool.lease(&filled(&pool, 4 << 20, 0)).unwrap();
     let news = pool.take_news();
     assert_eq!(news.len(), 1);
     assert!(matches!(news[0], PoolNews::Added { slots: 1, .. }));
@@ -323,7 +378,7 @@ fn several_slots_are_had_together_or_not_at_all() {
         drop(lent);
         let four = [4 << 20; 4];
         let waiting = tokio::task::spawn_local({
-            let pool = pool.clone();
+            let pool = pool.pool.clone();
             async move { pool.allocate_all_when_lent(&four).await }
         });
         for _ in 0..100 {
@@ -349,7 +404,7 @@ fn several_slots_are_had_together_or_not_at_all() {
 #[test]
 fn the_peer_cannot_map_a_segment_for_writing() {
     let pool = pool(4 << 20);
-    drop(pool.allocate(1).unwrap());
+    pool.lease(&filled(&pool, 1, 0)).unwrap();
     for news in pool.take_news() {
         let PoolNews::Added { descriptor, .. } = news else {
             continue;

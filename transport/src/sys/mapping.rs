@@ -10,10 +10,41 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// Bytes of the word that blocks are copied by.
 const WORD: usize = size_of::<u64>();
+
+/// From this size on a mapping asks for huge pages: half of a picture's time is page faults otherwise, at first.
+const HUGE: usize = 2 << 20;
+
+/// The promise that a peer leaves a slot as it is while it is lent.
+///
+/// Whoever has it may see such a slot as plain bytes (`&[u8]`, `Bytes`), which in Rust must not change. A peer that breaks
+/// the promise causes undefined behaviour here, so it takes `unsafe` to make one: there is none for a peer that an attacker
+/// may have taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrustedPeer(());
+
+impl TrustedPeer {
+    /// Promises it.
+    ///
+    /// # Safety
+    /// It holds of every peer with which it is used. For as long as this process has anything of that peer's slots, the peer's
+    /// process must write no slot that it has lent and not got back. A peer that runs this crate's [`Pool`](crate::Pool) does so, unless it is compromised or something
+    /// else in it writes through stray pointers. It must also not give back to its pool what it lent when the link ends: a
+    /// host of `portcullis-actors` does not, it ends.
+    pub const unsafe fn promise() -> Self {
+        Self(())
+    }
+
+    /// For tests whose peer is this very process.
+    #[cfg(test)]
+    pub(crate) fn this_process() -> Self {
+        // SAFETY: a pool of this process leaves leased slots as they are, and the tests give none of them back by force.
+        unsafe { Self::promise() }
+    }
+}
 
 /// A shared mapping of a whole file, unmapped when dropped.
 #[derive(Debug)]
@@ -53,7 +84,13 @@ impl Mapping {
             )?
         };
         let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        Ok(Self { start, len })
+        let mapping = Self { start, len };
+        if len >= HUGE {
+            // SAFETY: these are the pages just mapped; the advice changes how they are backed, not what they hold.
+            // Where the system gives none it is as before.
+            let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        }
+        Ok(mapping)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -86,6 +123,39 @@ impl Mapping {
             *byte = unsafe { AtomicU8::from_ptr(at.add(index)) }.load(Ordering::Relaxed);
         }
         Some(bytes)
+    }
+
+    /// Fills `into` with the little-endian words at `offset` and every `step` bytes behind it; `None`, with `into` untouched,
+    /// if they do not all lie in the mapping.
+    pub(crate) fn read_words(&self, offset: usize, step: usize, into: &mut [u64]) -> Option<()> {
+        let Some(last) = into.len().checked_sub(1) else {
+            return Some(());
+        };
+        let last = last.checked_mul(step)?.checked_add(offset)?;
+        self.check(last, WORD)?;
+        // SAFETY: `last` is the largest of the offsets that are read, and its eight bytes lie within the mapping.
+        let first = unsafe { self.start.as_ptr().add(offset) };
+        if !first.addr().is_multiple_of(WORD) || !step.is_multiple_of(WORD) {
+            for (index, word) in into.iter_mut().enumerate() {
+                *word = u64::from_le_bytes(self.read_word(offset + index * step)?);
+            }
+            return Some(());
+        }
+        for (index, word) in into.iter_mut().enumerate() {
+            // SAFETY: in bounds, as above, and aligned, for the first is and so is each step.
+            let at = unsafe { AtomicU64::from_ptr(first.add(index * step).cast()) };
+            *word = u64::from_le(at.load(Ordering::Relaxed));
+        }
+        Some(())
+    }
+
+    /// The bytes from `offset` on as a slice; `None` if they are not all there.
+    pub(crate) fn plain(&self, offset: usize, len: usize, _: TrustedPeer) -> Option<&[u8]> {
+        self.check(offset, len)?;
+        // SAFETY: in bounds by `check`, initialised (a file has bytes everywhere) and mapped as long as `self`. Nobody here
+        // writes a read-only mapping, and that the peer does not is promised by the `TrustedPeer`, for what it has lent: the
+        // caller holds the lease as long as the slice.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(offset), len) })
     }
 
     /// Fills `into` with the bytes from `offset` on; `None`, with `into` untouched, if they are not all there.
@@ -186,6 +256,39 @@ unsafe fn copy_by_words(from: *const u8, to: *mut u8, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_read_at_every_step_and_only_within() {
+        let file = rustix::fs::memfd_create(c"test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let bytes: Vec<u8> = (0..4096_u32).map(|index| (index % 251) as u8).collect();
+        rustix::io::pwrite(&file, &bytes, 0).unwrap();
+        let mapping = Mapping::read_only(&file, bytes.len()).unwrap();
+        for (offset, step) in [
+            (0_usize, 8_usize),
+            (0, 64),
+            (8, 64),
+            (3, 64),
+            (0, 13),
+            (4088, 0),
+        ] {
+            let count = (4096 - 8 - offset)
+                .checked_div(step)
+                .map_or(1, |more| more + 1);
+            let mut words = vec![0; count];
+            mapping.read_words(offset, step, &mut words).unwrap();
+            for (index, word) in words.iter().enumerate() {
+                let at = offset + index * step;
+                assert_eq!(word.to_le_bytes(), bytes[at..at + 8], "{at}");
+            }
+            words.push(0);
+            assert_eq!(
+                mapping.read_words(offset, step, &mut words).is_some(),
+                step == 0
+            );
+        }
+        assert!(mapping.read_words(0, usize::MAX, &mut [0, 0, 0]).is_none());
+        assert!(mapping.read_words(usize::MAX, 0, &mut []).is_some());
+    }
 
     #[test]
     fn copying_by_words_copies_every_byte_at_every_alignment() {

@@ -20,7 +20,7 @@ use super::incoming::Incoming;
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
-use crate::bridge::payload_port::{Memory, Payloads, SlotAllocator};
+use crate::bridge::payload_port::{Memory, Needs, PayloadTerms, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
 /// Descriptors that a peer may send for nothing: with a call to an object that is gone, say.
@@ -77,8 +77,8 @@ impl Encoded {
 /// Why a message has no form in which it crosses.
 #[derive(Debug)]
 pub(super) enum Unencoded {
-    /// There are no free slots of these lengths, which it needs.
-    NoRoom(Vec<usize>),
+    /// There is no room now for what it needs.
+    NoRoom(Needs),
     /// It cannot cross.
     Failed(String),
 }
@@ -95,8 +95,8 @@ pub(super) enum Pushed {
 }
 
 impl LinkCore {
-    pub(super) fn new(sender: LinkSender, agreed: Agreed) -> Rc<Self> {
-        let payloads = Payloads::new(sender.clone(), &agreed);
+    pub(super) fn new(sender: LinkSender, agreed: Agreed, terms: PayloadTerms) -> Rc<Self> {
+        let payloads = Payloads::new(sender.clone(), &agreed, terms);
         Rc::new(Self {
             id: LINKS.fetch_add(1, Ordering::Relaxed),
             agreed,

@@ -23,7 +23,7 @@ use self::table::{
 };
 use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
-use crate::bridge::payload_port::Memory;
+use crate::bridge::payload_port::{Memory, Needs};
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
 use crate::bridge::scope;
@@ -36,7 +36,7 @@ enum Attempt {
     Ready(Encoded),
     NoCredit,
     /// Its payloads need slots of these lengths.
-    NoRoom(Vec<usize>),
+    NoRoom(Needs),
     Refused(Error),
 }
 
@@ -240,7 +240,7 @@ impl LinkCore {
     }
 
     /// Tries a call again when all slots that its payloads need are free together.
-    fn wait_for_room(self: &Rc<Self>, call: u64, needs: &[usize]) {
+    fn wait_for_room(self: &Rc<Self>, call: u64, needs: &Needs) {
         let (abort, registration) = AbortHandle::new_pair();
         if let Some(queued) = self.outgoing.borrow_mut().waiting(call) {
             queued.room = Some(AbortOnDrop(abort));

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::core::LinkCore;
 use super::{Diagnose, wire};
 use crate::bridge::handle::AnyHandle;
+use crate::bridge::payload_port::PayloadTerms;
 
 /// How often a peer that is waited for and says nothing is asked whether it is still there.
 const BEAT: Duration = Duration::from_secs(1);
@@ -21,12 +22,13 @@ const MISSED_BEATS: u32 = 5;
 /// Starts a link on this arbiter. With `beats` a peer that does not answer at all ends it.
 pub(super) fn start(
     link: portcullis_transport::Link,
+    terms: PayloadTerms,
     root: Option<AnyHandle>,
     beats: bool,
     diagnose: Diagnose,
 ) -> Rc<LinkCore> {
     debug_assert_eq!(wire::ROOT, 0, "the root is the first export");
-    let core = LinkCore::new(link.sender, link.agreed);
+    let core = LinkCore::new(link.sender, link.agreed, terms);
     if let Some(root) = root {
         core.export_root(root);
     }
