@@ -104,6 +104,8 @@ pub struct FrameDecoder {
     descriptors: VecDeque<ReceivedFd>,
     max_frame: u32,
     max_descriptors: usize,
+    /// A frame's descriptors may come after its bytes.
+    is_patient: bool,
     failed: Option<TransportError>,
 }
 
@@ -115,6 +117,7 @@ impl FrameDecoder {
             descriptors: VecDeque::new(),
             max_frame,
             max_descriptors: MAX_DESCRIPTORS,
+            is_patient: false,
             failed: None,
         }
     }
@@ -122,6 +125,11 @@ impl FrameDecoder {
     /// Appends bytes as they arrived.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Appends bytes as `append` does.
+    pub(crate) fn feed_with(&mut self, append: impl FnOnce(&mut BytesMut)) {
+        append(&mut self.buffer);
     }
 
     /// Appends descriptors that arrived with the bytes fed next or last.
@@ -162,6 +170,34 @@ impl FrameDecoder {
     pub(crate) fn set_limits(&mut self, max_frame: u32, max_descriptors: usize) {
         self.max_frame = max_frame;
         self.max_descriptors = max_descriptors;
+    }
+
+    /// From now on a frame's descriptors may come after its bytes: it waits for them.
+    pub(crate) fn wait_for_descriptors(&mut self) {
+        self.is_patient = true;
+    }
+
+    /// How many descriptors the frame that began, if its header is whole, still waits for.
+    pub(crate) fn descriptors_due(&self) -> usize {
+        match self.buffer.first_chunk::<HEADER_LEN>() {
+            Some(head) => {
+                let announced = FrameHeader::from_bytes(*head).descriptor_count();
+                announced.saturating_sub(self.descriptors.len())
+            }
+            None => 0,
+        }
+    }
+
+    /// Takes the first `len` bytes and all descriptors that came with them.
+    pub(crate) fn take_prefix_with_descriptors(
+        &mut self,
+        len: usize,
+    ) -> Option<(Bytes, Vec<ReceivedFd>)> {
+        if self.buffer.len() < len {
+            return None;
+        }
+        let bytes = self.buffer.split_to(len).freeze();
+        Some((bytes, self.descriptors.drain(..).collect()))
     }
 
     /// Takes the first `len` bytes as they are, for what precedes frames (the handshake).
@@ -209,6 +245,9 @@ impl FrameDecoder {
             return Ok(None);
         }
         if self.descriptors.len() < announced {
+            if self.is_patient {
+                return Ok(None);
+            }
             return Err(TransportError::protocol(format!(
                 "a frame announces {announced} descriptors, {} came",
                 self.descriptors.len()

@@ -35,8 +35,10 @@ impl Features {
     pub const SHARED_MEMORY: Self = Self(1);
     /// Frames may carry descriptors.
     pub const DESCRIPTORS: Self = Self(1 << 1);
+    /// Two rings in shared memory carry the bytes.
+    pub const RINGS: Self = Self(1 << 2);
     /// All that this version knows.
-    pub const ALL: Self = Self(0b11);
+    pub const ALL: Self = Self(0b111);
 
     /// Whether every feature of `other` is here.
     pub const fn contains(self, other: Self) -> bool {

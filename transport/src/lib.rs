@@ -4,7 +4,7 @@
 //!
 //! - [`frame`]: a fixed header, a body, perhaps descriptors; a decoder that no input can make panic or hoard.
 //! - [`handshake`]: what both sides must agree on before the first frame.
-//! - [`link`]: frames to and from one peer, over an inherited Unix socket or any other duplex stream.
+//! - [`link`]: frames to and from one peer, over an inherited Unix socket, rings in shared memory, or any duplex stream.
 //! - [`pool`]: samples in recycled shared memory, written by their owner, read-only for the peer.
 //! - [`host`]: starting host processes and knowing how they ended.
 //! - [`sandbox`]: what a host is kept from, layer by layer.
@@ -53,7 +53,7 @@ pub use error::{LendRefused, PoolExhausted, TransportError};
 pub use frame::{Frame, FrameDecoder, FrameHeader};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
 pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram, ImageSource};
-pub use link::{Endpoint, Link, LinkReceiver, LinkSender, LinkWriter};
+pub use link::{Carrier, Endpoint, Link, LinkConfig, LinkReceiver, LinkSender, LinkWriter, Spin};
 pub use pool::{
     Lender, LenderLimits, PeerPool, PeerPoolLimits, PeerTerms, Pool, PoolLimits, PoolNews, SlotMut,
     SlotRef, SlotRelease, SlotView,

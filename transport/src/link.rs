@@ -4,6 +4,7 @@
 //! a buffer, and the link's one writer future, woken when the buffer becomes non-empty, writes what all tasks of that turn
 //! have pushed. Reading gives every whole frame of one read. Neither side ever waits for the other half.
 
+pub(crate) mod config;
 mod receiver;
 mod sender;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use config::{Carrier, LinkConfig, MAX_RING, MIN_RING, Spin};
 pub use receiver::{LinkReceiver, MAX_FRAMES_PER_RECEIVE};
 pub use sender::{LinkSender, LinkWriter};
 
@@ -27,6 +29,7 @@ use crate::wire::{self, Wire};
 /// One end of a link that is not yet connected. It may move between threads; a [`Link`] may not.
 pub struct Endpoint {
     kind: EndpointKind,
+    config: LinkConfig,
 }
 
 enum EndpointKind {
@@ -39,6 +42,7 @@ impl Endpoint {
     pub fn unix(socket: OwnedFd) -> Self {
         Self {
             kind: EndpointKind::Unix(socket),
+            config: LinkConfig::default(),
         }
     }
 
@@ -49,7 +53,14 @@ impl Endpoint {
     {
         Self {
             kind: EndpointKind::Stream(Box::new(move || wire::stream::open(stream))),
+            config: LinkConfig::default(),
         }
+    }
+
+    /// How the link carries its bytes, if it is one over a Unix socket.
+    #[must_use]
+    pub fn config(self, config: LinkConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// Both ends of a new Unix socket pair, close-on-exec.
@@ -75,7 +86,7 @@ impl Endpoint {
     /// silent for [`HANDSHAKE_DEADLINE`], [`TransportError::Closed`] when it goes away.
     pub async fn connect(self, hello: Hello) -> Result<Link, TransportError> {
         let wire = match self.kind {
-            EndpointKind::Unix(socket) => wire::unix::open(socket)?,
+            EndpointKind::Unix(socket) => wire::unix::open(socket, self.config)?,
             EndpointKind::Stream(open) => open(),
         };
         tokio::time::timeout(HANDSHAKE_DEADLINE, Link::establish(wire, hello))
@@ -158,6 +169,12 @@ impl Link {
         let agreed = hello.agree(theirs)?;
         let descriptors = agreed.features.contains(Features::DESCRIPTORS);
         let max_descriptors = if descriptors { MAX_DESCRIPTORS } else { 0 };
+        if let Some(rings) = wire.rings.take()
+            && agreed.features.contains(Features::RINGS)
+        {
+            wire = rings.exchange(wire, &mut decoder).await?;
+            decoder.wait_for_descriptors();
+        }
         decoder.set_limits(agreed.limits.max_frame, max_descriptors);
         let (sender, writer) = sender::pair(wire.writer, agreed.limits, max_descriptors);
         let receiver = LinkReceiver::new(wire.reader, decoder, sender.clone());

@@ -1,8 +1,10 @@
-//! The seam between a link and what carries its bytes: a Unix socket, any duplex stream, later shared-memory rings.
+//! The seam between a link and what carries its bytes: a Unix socket, any duplex stream,
+//! two rings in shared memory.
 //!
 //! A wire moves a stream of bytes, and perhaps descriptors with positions in that stream. All that is said about frames,
 //! queues and batches is said once, in [`crate::link`].
 
+pub(crate) mod rings;
 pub(crate) mod stream;
 pub(crate) mod unix;
 
@@ -18,7 +20,8 @@ pub(crate) const MAX_WRITE: usize = 64 << 10;
 
 /// The writing half.
 pub(crate) trait WireWriter {
-    /// Writes some bytes; `descriptors` belong to the first of them and are never split from it.
+    /// Writes some bytes; `descriptors` belong to the first of them and are never split from it. Whoever gets `Pending`
+    /// comes back with the same bytes and descriptors.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -48,4 +51,6 @@ pub(crate) struct Wire {
     pub(crate) writer: Box<dyn WireWriter>,
     pub(crate) reader: Box<dyn WireReader>,
     pub(crate) features: Features,
+    /// What takes the place of this wire if the peer can do so too ([`Features::RINGS`]).
+    pub(crate) rings: Option<rings::Offer>,
 }

@@ -16,10 +16,33 @@ fn header(kind: u16) -> FrameHeader {
 }
 
 fn pairs() -> Vec<(Endpoint, Endpoint)> {
-    vec![
-        Endpoint::unix_pair().unwrap(),
+    let mut pairs = vec![
+        unix_pair(Carrier::Socket, Spin::Never),
         Endpoint::memory_pair(64 << 10),
-    ]
+    ];
+    pairs.extend(ring_pairs());
+    pairs
+}
+
+/// What can carry descriptors.
+fn pairs_with_descriptors() -> Vec<(Endpoint, Endpoint)> {
+    let mut pairs = vec![unix_pair(Carrier::Socket, Spin::Never)];
+    pairs.extend(ring_pairs());
+    pairs
+}
+
+fn ring_pairs() -> [(Endpoint, Endpoint); 2] {
+    [Spin::Never, Spin::Adaptive].map(|spin| unix_pair(Carrier::Rings, spin))
+}
+
+fn unix_pair(carrier: Carrier, spin: Spin) -> (Endpoint, Endpoint) {
+    let config = LinkConfig {
+        carrier,
+        spin,
+        ..LinkConfig::default()
+    };
+    let (one, two) = Endpoint::unix_pair().unwrap();
+    (one.config(config), two.config(config))
 }
 
 async fn receive_count(receiver: &mut LinkReceiver, count: usize) -> Vec<Frame> {
@@ -39,10 +62,18 @@ async fn failure(receiver: &mut LinkReceiver) -> TransportError {
     }
 }
 
+/// The hello of a peer that has no rings.
+fn socket_hello() -> Hello {
+    Hello {
+        features: Features::ALL.without(Features::RINGS),
+        ..Hello::default()
+    }
+}
+
 /// A link on one side, the bare socket on the other, past the handshake.
 async fn against_raw_peer() -> (Link, OwnedFd) {
     let (ours, theirs) = socket_pair().unwrap();
-    rustix::io::write(&theirs, &Hello::default().to_bytes()).unwrap();
+    rustix::io::write(&theirs, &socket_hello().to_bytes()).unwrap();
     let link = Endpoint::unix(ours)
         .connect(Hello::default())
         .await
@@ -105,22 +136,23 @@ fn large_frames_cross_both_ways_at_once() {
 
 #[test]
 fn one_receive_gives_at_most_its_budget() {
-    run(async {
-        let (one, two) = Endpoint::unix_pair().unwrap();
-        let (one, mut two) = linked(one, two).await;
-        tokio::task::spawn_local(one.writer);
-        for _ in 0..1000 {
-            one.sender.push(header(1), &[], Vec::new()).unwrap();
-        }
-        one.sender.flush().await.unwrap();
-        let mut total = 0;
-        while total < 1000 {
-            let mut frames = Vec::new();
-            two.receiver.receive(&mut frames).await.unwrap();
-            assert!((1..=MAX_FRAMES_PER_RECEIVE).contains(&frames.len()));
-            total += frames.len();
-        }
-    });
+    for (one, two) in pairs() {
+        run(async {
+            let (one, mut two) = linked(one, two).await;
+            tokio::task::spawn_local(one.writer);
+            for _ in 0..1000 {
+                one.sender.push(header(1), &[], Vec::new()).unwrap();
+            }
+            one.sender.flush().await.unwrap();
+            let mut total = 0;
+            while total < 1000 {
+                let mut frames = Vec::new();
+                two.receiver.receive(&mut frames).await.unwrap();
+                assert!((1..=MAX_FRAMES_PER_RECEIVE).contains(&frames.len()));
+                total += frames.len();
+            }
+        });
+    }
 }
 
 #[test]
@@ -174,40 +206,41 @@ fn back_pressure_waits_for_the_peer_to_read() {
 
 #[test]
 fn descriptors_arrive_with_their_own_frame() {
-    run(async {
-        let (one, two) = Endpoint::unix_pair().unwrap();
-        let (one, mut two) = linked(one, two).await;
-        assert!(one.agreed.features.contains(Features::DESCRIPTORS));
-        tokio::task::spawn_local(one.writer);
-        let mut writers = Vec::new();
-        for kind in 0..40u16 {
-            let mut given = Vec::new();
-            for _ in 0..kind % 3 {
-                let (reader, writer) = pipe_pair();
-                given.push(reader);
-                writers.push((kind, writer));
+    for (one, two) in pairs_with_descriptors() {
+        run(async {
+            let (one, mut two) = linked(one, two).await;
+            assert!(one.agreed.features.contains(Features::DESCRIPTORS));
+            tokio::task::spawn_local(one.writer);
+            let mut writers = Vec::new();
+            for kind in 0..40u16 {
+                let mut given = Vec::new();
+                for _ in 0..kind % 3 {
+                    let (reader, writer) = pipe_pair();
+                    given.push(reader);
+                    writers.push((kind, writer));
+                }
+                let body = vec![0; usize::from(kind % 5) * 40_000];
+                one.sender.push(header(kind), &[&body], given).unwrap();
             }
-            let body = vec![0; usize::from(kind % 5) * 40_000];
-            one.sender.push(header(kind), &[&body], given).unwrap();
-        }
-        let frames = receive_count(&mut two.receiver, 40).await;
-        for (number, (_, writer)) in writers.iter().enumerate() {
-            rustix::io::write(writer, &[number as u8]).unwrap();
-        }
-        let mut number = 0;
-        for frame in &frames {
-            assert_eq!(frame.descriptors.len(), usize::from(frame.header.kind % 3));
-            for descriptor in &frame.descriptors {
-                let mut byte = [0];
-                rustix::io::read(descriptor, &mut byte).unwrap();
-                assert_eq!(usize::from(byte[0]), number);
-                let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
-                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-                number += 1;
+            let frames = receive_count(&mut two.receiver, 40).await;
+            for (number, (_, writer)) in writers.iter().enumerate() {
+                rustix::io::write(writer, &[number as u8]).unwrap();
             }
-        }
-        assert_eq!(number, writers.len());
-    });
+            let mut number = 0;
+            for frame in &frames {
+                assert_eq!(frame.descriptors.len(), usize::from(frame.header.kind % 3));
+                for descriptor in &frame.descriptors {
+                    let mut byte = [0];
+                    rustix::io::read(descriptor, &mut byte).unwrap();
+                    assert_eq!(usize::from(byte[0]), number);
+                    let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
+                    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+                    number += 1;
+                }
+            }
+            assert_eq!(number, writers.len());
+        });
+    }
 }
 
 #[test]
@@ -216,7 +249,7 @@ fn a_frame_with_descriptors_may_follow_the_hello_at_once() {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         use std::os::fd::AsFd;
         let (ours, peer) = socket_pair().unwrap();
-        rustix::io::write(&peer, &Hello::default().to_bytes()).unwrap();
+        rustix::io::write(&peer, &socket_hello().to_bytes()).unwrap();
         let (given, _other) = pipe_pair();
         let given = [given.as_fd()];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

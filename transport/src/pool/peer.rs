@@ -6,12 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::{FsWord, fcntl_get_seals, fstat, fstatfs};
 use tokio::sync::Notify;
 
 use super::{MAX_SLOT, Pool, SlotRef, SlotRelease};
@@ -19,10 +18,7 @@ use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::handshake::LinkLimits;
 use crate::sys::mapping::{Mapping, TrustedPeer};
-use crate::sys::segment::SEGMENT_SEALS;
-
-/// The file system of anonymous memory in ordinary pages.
-const TMPFS_MAGIC: FsWord = 0x0102_1994;
+use crate::sys::segment::check_sealed;
 
 /// What a peer may make this process map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,28 +168,7 @@ impl PeerPool {
                 limits.max_segments
             )));
         }
-        let seals = fcntl_get_seals(&descriptor)
-            .map_err(|error| broken(format!("it cannot be sealed: {error}")))?;
-        if !seals.contains(SEGMENT_SEALS) {
-            return Err(broken(format!(
-                "sealed with {seals:?}, needed are {SEGMENT_SEALS:?}"
-            )));
-        }
-        // Seals say that it is anonymous memory; of huge pages there may be too few, and a read a fatal signal.
-        let kind = fstatfs(&descriptor)
-            .map_err(|error| broken(error.to_string()))?
-            .f_type;
-        if kind != TMPFS_MAGIC {
-            return Err(broken(format!(
-                "not ordinary memory (file system {kind:#x})"
-            )));
-        }
-        let size = fstat(&descriptor)
-            .map_err(|error| broken(error.to_string()))?
-            .st_size;
-        if u64::try_from(size) != Ok(len) {
-            return Err(broken(format!("{size} bytes long, announced are {len}")));
-        }
+        check_sealed(descriptor.as_fd(), len).map_err(broken)?;
         let len = usize::try_from(len).map_err(|_| broken("too large for this machine".into()))?;
         let mapping = Mapping::read_only(&descriptor, len)
             .map_err(|error| TransportError::io(format!("map pool segment {segment}"), error))?;

@@ -5,6 +5,7 @@
 //! (elsewhere: by atomic words). Whatever the other side does, a read gives some bytes, and each is read once.
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -167,6 +168,21 @@ impl Mapping {
             copy_shared(
                 self.start.as_ptr().add(offset),
                 into.as_mut_ptr(),
+                into.len(),
+            )
+        };
+        Some(())
+    }
+
+    /// Fills `into`, whatever was in it, with the bytes from `offset` on; `None`, with `into` untouched, if they are not
+    /// all there.
+    pub(super) fn copy_to_uninit(&self, offset: usize, into: &mut [MaybeUninit<u8>]) -> Option<()> {
+        self.check(offset, into.len())?;
+        // SAFETY: as in `copy_to`; the target need not be initialised, for it is only written.
+        unsafe {
+            copy_shared(
+                self.start.as_ptr().add(offset),
+                into.as_mut_ptr().cast(),
                 into.len(),
             )
         };

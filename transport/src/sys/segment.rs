@@ -4,12 +4,16 @@
 //! further writable mappings, writes and changes of size, and the seals are sealed. A slot's memory is handed out to one
 //! holder at a time; the flag that ensures it lives here, beside the `unsafe` that depends on it.
 
+use std::ffi::CStr;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    FsWord, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    memfd_create,
+};
 use rustix::io::Errno;
 
 use super::mapping::Mapping;
@@ -19,6 +23,9 @@ pub(crate) const SEGMENT_SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::FUTURE_WRITE)
     .union(SealFlags::SEAL);
+
+/// The file system of anonymous memory in ordinary pages.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// A segment in the process that owns it.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl OwnedSegment {
         let len = slot_size
             .checked_mul(slots as usize)
             .ok_or(Errno::OVERFLOW)?;
-        let file = create_file()?;
+        let file = create_file(c"portcullis-pool")?;
         ftruncate(&file, len as u64)?;
         let mapping = Mapping::writable(file.as_fd(), len)?;
         fcntl_add_seals(&file, SEGMENT_SEALS)?;
@@ -116,11 +123,36 @@ impl Drop for SlotMemory {
     }
 }
 
-fn create_file() -> Result<OwnedFd, Errno> {
+/// Whether a peer's file is ordinary memory of exactly `len` bytes that only its owner can ever change.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn check_sealed(file: BorrowedFd<'_>, len: u64) -> Result<(), String> {
+    let told = |error: Errno| error.to_string();
+    let seals = fcntl_get_seals(file).map_err(|error| format!("it cannot be sealed: {error}"))?;
+    if !seals.contains(SEGMENT_SEALS) {
+        return Err(format!(
+            "sealed with {seals:?}, needed are {SEGMENT_SEALS:?}"
+        ));
+    }
+    // Seals say that it is anonymous memory; of huge pages there may be too few, and a read a fatal signal.
+    let kind = fstatfs(file).map_err(told)?.f_type;
+    if kind != TMPFS_MAGIC {
+        return Err(format!("not ordinary memory (file system {kind:#x})"));
+    }
+    let size = fstat(file).map_err(told)?.st_size;
+    if u64::try_from(size) != Ok(len) {
+        return Err(format!("{size} bytes long, announced are {len}"));
+    }
+    Ok(())
+}
+
+/// An anonymous file that can be sealed; `name` is only for people who look at a process.
+pub(super) fn create_file(name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Never executable, where the kernel knows that (6.3); older ones refuse the flag.
-    match memfd_create(c"portcullis-pool", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => memfd_create(c"portcullis-pool", flags),
+    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(name, flags),
         result => result,
     }
 }

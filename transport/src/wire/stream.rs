@@ -25,6 +25,7 @@ where
             scratch: vec![0; READ_BUFFER].into_boxed_slice(),
         }),
         features: Features::NONE,
+        rings: None,
     }
 }
 

@@ -18,23 +18,36 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use super::rings::Offer;
 use super::{Wire, WireReader, WireWriter};
 use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::frame::{FrameDecoder, MAX_DESCRIPTORS};
 use crate::handshake::Features;
+use crate::link::config::{Carrier, LinkConfig};
 
 const READ_BUFFER: usize = 64 << 10;
 const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
-/// Registers the socket with the runtime of this thread.
-pub(crate) fn open(socket: OwnedFd) -> Result<Wire, TransportError> {
+/// Registers the socket with the runtime of this thread. With rings, if they are wanted and can be had, for both sides to
+/// go on with after the hello.
+pub(crate) fn open(socket: OwnedFd, config: LinkConfig) -> Result<Wire, TransportError> {
     check_socket(socket.as_fd())?;
     rustix::io::ioctl_fionbio(&socket, true)
         .map_err(|error| TransportError::io("make the link non-blocking", error))?;
     let socket = UnixStream::from_std(socket.into())
         .map_err(|error| TransportError::io("register the link", error))?;
     let socket = Arc::new(socket);
+    let rings = match config.carrier {
+        Carrier::Rings => Offer::make(config, Arc::clone(&socket))
+            .inspect_err(|error| tracing::warn!(%error, "the link stays on its socket"))
+            .ok(),
+        Carrier::Socket => None,
+    };
+    let without = match rings {
+        Some(_) => Features::NONE,
+        None => Features::RINGS,
+    };
     Ok(Wire {
         writer: Box::new(UnixWriter {
             socket: socket.clone(),
@@ -43,7 +56,8 @@ pub(crate) fn open(socket: OwnedFd) -> Result<Wire, TransportError> {
             socket,
             scratch: vec![0; READ_BUFFER].into_boxed_slice(),
         }),
-        features: Features::ALL,
+        features: Features::ALL.without(without),
+        rings,
     })
 }
 
@@ -77,16 +91,7 @@ impl WireWriter for UnixWriter {
         bytes: &[u8],
         descriptors: &[OwnedFd],
     ) -> Poll<Result<usize, TransportError>> {
-        loop {
-            ready!(self.socket.poll_write_ready(cx)).map_err(|error| broken("write to", error))?;
-            match self.socket.try_io(Interest::WRITABLE, || {
-                Ok(send(&self.socket, bytes, descriptors)?)
-            }) {
-                Ok(written) => return Poll::Ready(Ok(written)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(broken("write to", error))),
-            }
-        }
+        poll_send(&self.socket, cx, bytes, descriptors)
     }
 
     fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
@@ -94,9 +99,7 @@ impl WireWriter for UnixWriter {
     }
 
     fn abort(&mut self) {
-        if let Err(error) = shut(&self.socket, Shutdown::Both) {
-            tracing::debug!(%error, "the link was already broken when it was given up");
-        }
+        abort(&self.socket);
     }
 }
 
@@ -112,23 +115,53 @@ impl WireReader for UnixReader {
         cx: &mut Context<'_>,
         into: &mut FrameDecoder,
     ) -> Poll<Result<usize, TransportError>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx)).map_err(|error| broken("read from", error))?;
-            match self.socket.try_io(Interest::READABLE, || {
-                Ok(receive(&self.socket, &mut self.scratch)?)
-            }) {
-                Ok(received) => {
-                    if received.truncated {
-                        return Poll::Ready(Err(truncated(received.descriptors.len())));
-                    }
-                    into.feed_descriptors(received.descriptors);
-                    into.feed(self.scratch.get(..received.bytes).unwrap_or_default());
-                    return Poll::Ready(Ok(received.bytes));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(broken("read from", error))),
-            }
+        let (len, descriptors) = ready!(poll_receive(&self.socket, cx, &mut self.scratch))?;
+        into.feed_descriptors(descriptors);
+        into.feed(self.scratch.get(..len).unwrap_or_default());
+        Poll::Ready(Ok(len))
+    }
+}
+
+/// Sends some bytes, and the descriptors with the first of them.
+pub(super) fn poll_send(
+    socket: &UnixStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+) -> Poll<Result<usize, TransportError>> {
+    loop {
+        ready!(socket.poll_write_ready(cx)).map_err(|error| broken("write to", error))?;
+        match socket.try_io(Interest::WRITABLE, || Ok(send(socket, bytes, descriptors)?)) {
+            Ok(written) => return Poll::Ready(Ok(written)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(broken("write to", error))),
         }
+    }
+}
+
+/// Receives some bytes, how many it says, and the descriptors that came with them. No bytes are the end of the stream.
+pub(super) fn poll_receive(
+    socket: &UnixStream,
+    cx: &mut Context<'_>,
+    scratch: &mut [u8],
+) -> Poll<Result<(usize, Vec<ReceivedFd>), TransportError>> {
+    loop {
+        ready!(socket.poll_read_ready(cx)).map_err(|error| broken("read from", error))?;
+        match socket.try_io(Interest::READABLE, || Ok(receive(socket, scratch)?)) {
+            Ok(received) if received.truncated => {
+                return Poll::Ready(Err(truncated(received.descriptors.len())));
+            }
+            Ok(received) => return Poll::Ready(Ok((received.bytes, received.descriptors))),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(broken("read from", error))),
+        }
+    }
+}
+
+/// Ends both directions.
+pub(super) fn abort(socket: &UnixStream) {
+    if let Err(error) = shut(socket, Shutdown::Both) {
+        tracing::debug!(%error, "the link was already broken when it was given up");
     }
 }
 

@@ -189,8 +189,8 @@ fn damaged_frames_of_honest_peers_end_the_link_or_do_nothing() {
 
 #[test]
 fn a_flood_of_calls_is_bounded() {
-    run(async {
-        let (near, sender, _receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, _receiver) = attacked(over).await;
         let header = FrameHeader {
             kind: kind::CALL,
             method: <Wait as super::super::Remote>::ID,
@@ -220,8 +220,8 @@ fn a_flood_of_calls_is_bounded() {
 
 #[test]
 fn a_flood_of_bytes_is_bounded() {
-    run(async {
-        let (near, sender, _receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, _receiver) = attacked(over).await;
         let body = vec![0; 1 << 20];
         for call in 0..100 {
             let header = FrameHeader {
@@ -245,8 +245,8 @@ fn a_flood_of_bytes_is_bounded() {
 
 #[test]
 fn a_flood_of_cancelled_calls_is_bounded() {
-    run(async {
-        let (near, sender, mut receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, mut receiver) = attacked(over).await;
         let call = |method, call| FrameHeader {
             kind: kind::CALL,
             method,
@@ -285,8 +285,8 @@ fn a_flood_of_cancelled_calls_is_bounded() {
 
 #[test]
 fn what_does_not_exist_any_more_is_answered_with_an_error() {
-    run(async {
-        let (near, sender, mut receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, mut receiver) = attacked(over).await;
         let unknown_method = FrameHeader {
             kind: kind::CALL,
             method: 5,
@@ -322,7 +322,7 @@ fn what_does_not_exist_any_more_is_answered_with_an_error() {
 
 #[test]
 fn descriptors_and_segments_are_what_their_frames_say() {
-    run(async {
+    over_descriptors(|over| async move {
         let segment = |call, method| FrameHeader {
             kind: kind::SEGMENT,
             call,
@@ -342,7 +342,7 @@ fn descriptors_and_segments_are_what_their_frames_say() {
             (segment(0, 0), 0, "there is no such segment"),
         ];
         for (header, count, why) in cases {
-            let (near, sender, _receiver) = attacked(Over::Socket).await;
+            let (near, sender, _receiver) = attacked(over).await;
             let file = || std::fs::File::open("/dev/null").expect("is there").into();
             let files = (0..count).map(|_| file()).collect();
             sender.push(header, &[], files).expect("is open");
@@ -354,8 +354,8 @@ fn descriptors_and_segments_are_what_their_frames_say() {
 
 #[test]
 fn descriptors_for_nothing_are_bounded() {
-    run(async {
-        let (near, sender, _receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, _receiver) = attacked(over).await;
         for call in 0..5 {
             let nothing = FrameHeader {
                 kind: kind::CALL,
@@ -377,8 +377,8 @@ fn descriptors_for_nothing_are_bounded() {
 
 #[test]
 fn a_handle_to_a_third_host_is_refused_by_name() {
-    run(async {
-        let (near, sender, _receiver) = attacked(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, sender, _receiver) = attacked(over).await;
         let desk = <Desk as super::super::Interface>::ID;
         let body = postcard::to_allocvec(&(77_u64, 0_u32, 0_u32, desk)).expect("encodes");
         let header = FrameHeader {
@@ -394,7 +394,7 @@ fn a_handle_to_a_third_host_is_refused_by_name() {
 
 #[test]
 fn what_was_never_asked_ends_the_link() {
-    run(async {
+    over_descriptors(|over| async move {
         let frames: [(FrameHeader, &str); 5] = [
             (
                 FrameHeader {
@@ -436,7 +436,7 @@ fn what_was_never_asked_ends_the_link() {
             ),
         ];
         for (header, why) in frames {
-            let (near, sender, _receiver) = attacked(Over::Socket).await;
+            let (near, sender, _receiver) = attacked(over).await;
             let body: &[u8] = if header.kind == kind::SLOTS {
                 &[1; 16]
             } else {

@@ -147,8 +147,8 @@ fn large_patient_calls_keep_no_others() {
 
 #[test]
 fn a_reply_waits_until_all_its_payloads_have_room_and_holds_up_nobody() {
-    run(async {
-        let (near, far, _) = pair(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, far, _) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         let first = root.send(Several(10, 9 << 20)).await.expect("fits");
         let second = root.send(Several(10, 9 << 20));
@@ -184,8 +184,8 @@ fn what_can_never_have_room_is_refused() {
 
 #[test]
 fn a_call_waits_until_its_payloads_have_room() {
-    run(async {
-        let (near, far, seen) = pair(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, far, seen) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         root.send(Stash(samples(10, 9 << 20))).await.expect("fits");
         let second = root.send(Stash(samples(10, 9 << 20)));
@@ -283,8 +283,8 @@ fn the_root_can_be_had_again() {
 
 #[test]
 fn waiting_and_giving_up_again_and_again_is_no_flood() {
-    run(async {
-        let (near, far, seen) = pair(Over::Socket).await;
+    over_descriptors(|over| async move {
+        let (near, far, seen) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         for n in 0..6000 {
             let waiting = root.send(Wait);
