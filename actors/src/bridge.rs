@@ -12,14 +12,21 @@
 //! the same way at once. A host that does not answer at all for six to seven seconds while somebody waits for it is killed
 //! and counts as lost, which the error says.
 //!
+//! *When an actor ends.* A [`Watch`] of a handle says so and why, behind all the actor's replies. A handler that panics
+//! answers its call with the panic's message and place, and only its actor ends. Both need the actor to run in our
+//! [`Context`], which [`Handle::start`] does.
+//!
 //! *Credit.* So many calls and bytes may be at the peer; beyond that calls wait on this side, in order for each actor, and
 //! their deadlines go on. Calls that wait by design have credit of their own. A peer that exceeds what was agreed, or says
 //! what makes no sense, ends its link.
 
+mod context;
 mod deferred;
+mod delivery;
 mod descriptor;
 mod handle;
 mod interface;
+mod life;
 mod link;
 mod mailbox;
 mod payload_port;
@@ -31,7 +38,10 @@ mod sample_memory;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod watch;
 
+pub use context::Context;
 pub use deferred::Deferred;
 pub(crate) use deferred::{Answerer, deferred};
 pub use descriptor::FileDescriptor;
@@ -47,3 +57,5 @@ pub use proxy::Proxy;
 pub use recipient::Slot;
 pub use remote::{Remote, wire_id};
 pub use reply::ReplyFuture;
+pub use trace::{TraceContext, TraceSource};
+pub use watch::Watch;

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use portcullis_engine::component::Component;
 use portcullis_engine::{Error, Result};
 use tokio::sync::Semaphore;
 
-use crate::bridge::{Handle, Interface, Remote, ReplyFuture, ServedBy};
+use crate::bridge::{Context, Handle, Interface, Remote, ReplyFuture, ServedBy};
 use crate::worker::{QUEUE, Worker};
 
 /// A component with messages of its own.
@@ -44,7 +44,7 @@ impl<C: Interactive> ControlActor<C> {
         C: Unpin,
     {
         let room = Arc::new(Semaphore::new(UNDER_WAY));
-        Handle::new(&Self { worker, room }.start())
+        Handle::start(Self { worker, room })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod registry;
 pub mod runtime;
 pub mod system_time;
 
+mod panics;
 mod worker;
 
 pub use portcullis_derive::{Component, Remote};

@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, Shared};
 use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-use crate::worker::panic_text;
+use crate::panics;
 
 /// The arbiter of a runtime that has started or is about to: whoever needs it waits for the same one.
 type Starting = Shared<BoxFuture<'static, Result<ArbiterHandle>>>;
@@ -99,17 +99,14 @@ where
     let (mut done, result) = oneshot::channel();
     let task = move || {
         actix_rt::spawn(async move {
+            panics::note_places();
             let work = AssertUnwindSafe(async move { work().await }).catch_unwind();
             let work = std::pin::pin!(work);
             let outcome = match futures::future::select(work, std::pin::pin!(done.closed())).await {
                 futures::future::Either::Left((outcome, _)) => outcome,
                 futures::future::Either::Right(_) => return,
             };
-            let outcome = outcome.unwrap_or_else(|panic| {
-                Err(Error::new(ErrorKind::Panicked {
-                    message: panic_text(&*panic).into(),
-                }))
-            });
+            let outcome = outcome.unwrap_or_else(|panic| Err(panics::error(&*panic)));
             // The caller may have gone in this very moment.
             let _ = done.send(outcome);
         });

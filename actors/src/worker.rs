@@ -3,10 +3,8 @@
 //! A component is built on the thread that runs it and need not be `Send`. A panic is caught, ends the component and is
 //! reported as `Panicked`; its neighbours go on.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
@@ -15,6 +13,8 @@ use futures::future::LocalBoxFuture;
 use portcullis_engine::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tracing::Span;
+
+use crate::panics;
 
 /// Jobs that wait for one worker. A node has one job under way at a time; control adds a few, and a component's own messages
 /// at most half of them.
@@ -183,21 +183,7 @@ fn is_panic(error: &Error) -> bool {
 }
 
 fn guarded<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        Err(Error::new(ErrorKind::Panicked {
-            message: panic_text(&*panic).into(),
-        }))
-    })
-}
-
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        return (*text).to_owned();
-    }
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .unwrap_or_else(|| "a panic without a text".into())
+    panics::catch(body)?
 }
 
 #[cfg(test)]
@@ -216,12 +202,11 @@ mod tests {
                     .call::<()>(|_| panic!("oops {}", 7))
                     .await
                     .expect_err("panics");
-                assert_eq!(
-                    error.kind(),
-                    &ErrorKind::Panicked {
-                        message: "oops 7".into()
-                    }
-                );
+                let ErrorKind::Panicked { message, place } = error.kind() else {
+                    panic!("{error}");
+                };
+                assert_eq!(message, "oops 7");
+                assert!(place.contains("worker.rs:"), "{place}");
                 assert!(worker.call(|n| Ok(*n)).await.is_err());
             }
         });

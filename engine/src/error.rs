@@ -158,11 +158,13 @@ pub enum ErrorKind {
     /// A node asks for a placement unlike its session's.
     #[error("a node's own placement is not supported yet")]
     NodePlacementUnsupported,
-    /// A component panicked: its node ends, the rest of its session goes on.
-    #[error("component panicked: {message}")]
+    /// A component or an actor panicked: it ends, and those around it go on.
+    #[error("panicked at {place}: {message}")]
     Panicked {
         /// The panic's message.
         message: Text,
+        /// The source file and the line.
+        place: Text,
     },
 
     // Requests.

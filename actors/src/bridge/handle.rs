@@ -17,13 +17,17 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Notify;
 
+use super::context;
+use super::delivery;
 use super::interface::{Has, Interface, ServedBy};
+use super::life::Life;
 use super::link::WireHandle;
 use super::mailbox::Mailbox;
 use super::proxy::Proxy;
 use super::recipient::{Slot, mailbox_error};
 use super::remote::Remote;
 use super::scope;
+use super::watch::Watch;
 
 /// A handle to an actor that answers the interface `I`. Cheap to clone; `Send`; works from any thread and executor.
 ///
@@ -43,6 +47,8 @@ pub(crate) struct Shared {
     mailbox: Option<Mailbox>,
     /// Where the actor lives, if not here.
     pub(crate) home: Option<Home>,
+    /// Whether the actor lives.
+    pub(crate) life: Arc<Life>,
 }
 
 /// The link that leads to an actor and the actor's id on it.
@@ -59,24 +65,26 @@ pub(crate) struct Home {
 static OBJECTS: AtomicU64 = AtomicU64::new(1);
 
 impl Shared {
-    fn local(interface: u32, slots: Vec<Slot>, mailbox: Mailbox) -> Arc<Self> {
+    fn local(interface: u32, slots: Vec<Slot>, mailbox: Mailbox, life: Arc<Life>) -> Arc<Self> {
         Arc::new(Self {
             object: OBJECTS.fetch_add(1, Ordering::Relaxed),
             interface,
             slots: OnceLock::from(slots),
             mailbox: Some(mailbox),
             home: None,
+            life,
         })
     }
 
     /// An actor elsewhere of which only the interface's id is known.
-    pub(crate) fn remote(interface: u32, home: Home) -> Arc<Self> {
+    pub(crate) fn remote(interface: u32, home: Home, life: Arc<Life>) -> Arc<Self> {
         Arc::new(Self {
             object: OBJECTS.fetch_add(1, Ordering::Relaxed),
             interface,
             slots: OnceLock::new(),
             mailbox: None,
             home: Some(home),
+            life,
         })
     }
 
@@ -105,17 +113,35 @@ impl Shared {
 }
 
 impl<I: Interface> Handle<I> {
+    /// Starts an actor on this thread's arbiter and gives the handle to it.
+    ///
+    /// # Panics
+    /// On a thread without an actix arbiter, as `Actor::start` does: use [`runtime::run`](crate::runtime::run) there.
+    pub fn start<A>(actor: A) -> Self
+    where
+        A: Actor<Context = context::Context<A>>,
+        I: ServedBy<A>,
+    {
+        Self::new(&context::Context::start(actor))
+    }
+
     /// A handle to an actor of this process.
+    ///
+    /// The actor may run in any context. One that runs in actix's own tells nobody of its end, which a
+    /// [`watch`](Self::watch) then notices up to a second late; its panic is an `ActorStopped` without a reason, and its
+    /// handlers do not run within the span of the message. [`bridge::Context`](super::Context) does all of that.
     pub fn new<A>(address: &Addr<A>) -> Self
     where
         A: Actor,
         I: ServedBy<A>,
     {
-        Self::from_shared(Shared::local(
-            I::ID,
-            I::slots(address),
-            Mailbox::of(address),
-        ))
+        let slots = I::slots(address);
+        let life = Life::of(address).unwrap_or_else(|| match slots.first() {
+            Some(slot) => Life::asked(slot.is_connected()),
+            None => Life::new(),
+        });
+        let mailbox = Mailbox::of(address);
+        Self::from_shared(Shared::local(I::ID, slots, mailbox, life))
     }
 
     /// The caller has compared the interface.
@@ -141,9 +167,7 @@ impl<I: Interface> Handle<I> {
             .slots()
             .get(I::INDEX)
             .and_then(Slot::recipient::<M>)
-            // By a clone: each sender has a place in the mailbox of its own. One that is full would keep the message in
-            // the future, until that is polled, and others would overtake it.
-            .map(|recipient| recipient.clone().send(message));
+            .map(|recipient| delivery::send(recipient, message));
         Call {
             request,
             sweep: SweepOnDrop(
@@ -173,6 +197,16 @@ impl<I: Interface> Handle<I> {
     /// Whether the actor lives in another process.
     pub fn is_remote(&self) -> bool {
         self.shared.home.is_some()
+    }
+
+    /// Whether the actor lives, as far as this process has heard.
+    pub fn is_alive(&self) -> bool {
+        self.shared.life.now().is_none()
+    }
+
+    /// Resolves when the actor has ended, and says why; see [`Watch`].
+    pub fn watch(&self) -> Watch {
+        Watch::new(Arc::clone(&self.shared.life))
     }
 
     /// The handle with its interface forgotten.
@@ -242,6 +276,16 @@ impl AnyHandle {
             )));
         }
         Ok(Handle::from_shared(self.0))
+    }
+
+    /// Whether the actor lives, as far as this process has heard.
+    pub fn is_alive(&self) -> bool {
+        self.0.life.now().is_none()
+    }
+
+    /// Resolves when the actor has ended, and says why; see [`Watch`].
+    pub fn watch(&self) -> Watch {
+        Watch::new(Arc::clone(&self.0.life))
     }
 
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {

@@ -85,8 +85,9 @@ macro_rules! interface {
 
         impl<A> $crate::bridge::ServedBy<A> for $name
         where
-            A: $crate::__derive::actix::Actor<Context = $crate::__derive::actix::Context<A>>
-                $(+ $crate::__derive::actix::Handler<$message>)*
+            A: $crate::__derive::actix::Actor $(+ $crate::__derive::actix::Handler<$message>)*,
+            A::Context: $crate::__derive::actix::AsyncContext<A>
+                $(+ $crate::__derive::actix::dev::ToEnvelope<A, $message>)*
         {
             fn slots(address: &$crate::__derive::actix::Addr<A>) -> ::std::vec::Vec<$crate::bridge::Slot> {
                 let _ = address;

@@ -4,6 +4,7 @@
 //! the peer is checked as if an attacker had written it; a violation ends the link, never this process.
 
 mod core;
+mod death;
 mod incoming;
 mod objects;
 mod outgoing;

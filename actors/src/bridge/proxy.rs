@@ -3,10 +3,14 @@
 use std::any::type_name;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Handler};
+use portcullis_engine::Error;
 
+use super::context::Context;
+use super::life::{self, Life};
 use super::link::LinkCore;
 use super::remote::Remote;
 
@@ -21,15 +25,24 @@ pub struct Proxy {
     generation: u32,
     /// Which of several imports of the same far actor this is.
     import: u64,
+    /// Of the far actor.
+    life: Arc<Life>,
 }
 
 impl Proxy {
-    pub(crate) fn new(link: Rc<LinkCore>, id: u32, generation: u32, import: u64) -> Self {
+    pub(crate) fn new(
+        link: Rc<LinkCore>,
+        id: u32,
+        generation: u32,
+        import: u64,
+        life: Arc<Life>,
+    ) -> Self {
         Self {
             link,
             id,
             generation,
             import,
+            life,
         }
     }
 }
@@ -50,6 +63,7 @@ impl<M: Remote> Handler<M> for Proxy {
             link: Rc::clone(&self.link),
             object: (self.id, self.generation),
             message,
+            ended: self.life.told_end().map(life::later),
         }
     }
 }
@@ -59,10 +73,16 @@ pub struct ProxyReply<M> {
     link: Rc<LinkCore>,
     object: (u32, u32),
     message: M,
+    /// What every call gets from now on.
+    ended: Option<Error>,
 }
 
 impl<M: Remote> MessageResponse<Proxy, M> for ProxyReply<M> {
     fn handle(self, ctx: &mut Context<Proxy>, caller: Option<OneshotSender<M::Result>>) {
+        if let Some(ended) = self.ended {
+            // The caller may have gone.
+            return drop(caller.map(|caller| caller.send(Err(ended))));
+        }
         // A message that has to wait keeps its proxy, so that the far actor is not released before the message is there.
         self.link
             .call(self.object, self.message, caller, || ctx.address());

@@ -8,6 +8,8 @@ use futures::future::LocalBoxFuture;
 use portcullis_engine::{Error, ErrorKind};
 use serde::Serialize;
 
+use super::delivery;
+use super::life::IsConnected;
 use super::remote::Remote;
 use super::scope;
 
@@ -31,6 +33,16 @@ impl Slot {
     /// The wire id of the entry's message.
     pub(crate) fn method(&self) -> u32 {
         self.0.method()
+    }
+
+    /// The stable wire name of the entry's message.
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Tells whether the mailbox still is, without keeping its actor.
+    pub(crate) fn is_connected(&self) -> IsConnected {
+        self.0.is_connected()
     }
 
     /// Decodes a request and puts it into the mailbox.
@@ -62,6 +74,8 @@ impl<T: Serialize> Reply for T {
 trait Erased: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn method(&self) -> u32;
+    fn name(&self) -> &'static str;
+    fn is_connected(&self) -> IsConnected;
     fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error>;
 }
 
@@ -76,13 +90,21 @@ impl<M: Remote> Erased for Typed<M> {
         M::ID
     }
 
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn is_connected(&self) -> IsConnected {
+        let recipient = self.0.downgrade();
+        Box::new(move || recipient.upgrade().is_some_and(|it| it.connected()))
+    }
+
     fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error> {
         let message: M = postcard::from_bytes(body).map_err(|error| {
             let why = format!("{}: {}", M::NAME, scope::reason(&error));
             Error::new(ErrorKind::Protocol(why.into()))
         })?;
-        // By a clone: each sender has a place in the mailbox of its own, so that the order of sending holds when it is full.
-        let request = self.0.clone().send(message);
+        let request = delivery::send(&self.0, message);
         Ok(Box::pin(async move {
             match request.await {
                 Ok(Ok(reply)) => Ok(Box::new(reply) as Box<dyn Reply>),

@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, AsyncContext, Message};
+use futures::FutureExt;
 use futures::future::{Either, select};
 use portcullis_engine::Result;
 
 use super::mailbox::Mailbox;
+use super::trace::Carried;
+use crate::panics;
 
 /// The answer of a handler that has to wait.
 ///
 /// Unlike actix's own response futures it is dropped when its caller drops the request, also when the caller is in another
-/// process: what it holds is released then.
+/// process: what it holds is released then. If it panics, its call fails with `Panicked`; the actor, of which it has nothing
+/// borrowed, goes on.
 pub struct ReplyFuture<T>(Reply<T>);
 
 enum Reply<T> {
@@ -54,6 +59,15 @@ where
             Reply::Ready(answer) => return drop(caller.map(|caller| caller.send(answer))),
             Reply::Later(future) => future,
         };
+        panics::note_places();
+        // It goes on within the span of the message, each time that it goes on.
+        let carried = Carried::here();
+        let mut future = AssertUnwindSafe(future).catch_unwind();
+        let future = std::future::poll_fn(move |cx| {
+            let _within = carried.as_ref().map(Carried::enter);
+            let answer = future.poll_unpin(cx);
+            answer.map(|answer| answer.unwrap_or_else(|panic| Err(panics::error(&*panic))))
+        });
         actix_rt::spawn(async move {
             let Some(mut caller) = caller else {
                 // A message without a caller (`do_send`) still runs to its end; an error has nobody to go to.

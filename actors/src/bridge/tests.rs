@@ -2,6 +2,7 @@
 
 mod calls;
 mod hostile;
+mod life;
 mod pressure;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

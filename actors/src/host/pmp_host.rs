@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, WeakAddr};
+use actix::{Actor, AsyncContext, Handler, WeakAddr};
 use portcullis_derive::Remote;
 use portcullis_engine::trust::ClassVersion;
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, SampleAllocator, Settings};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::create::create_object;
 use super::session_places::SessionPlaces;
-use crate::bridge::{Answerer, AnyHandle, Deferred, Handle, ReplyFuture, deferred};
+use crate::bridge::{Answerer, AnyHandle, Context, Deferred, Handle, ReplyFuture, deferred};
 use crate::pipeline::opener::Opener;
 use crate::pipeline::resolver::SourceResolver;
 use crate::pipeline::session::{MediaSessionActor, SessionConfig, SessionControl};
@@ -145,7 +145,7 @@ impl PmpHostActor {
             awaiting_unlock: Vec::new(),
             own: None,
         };
-        Handle::new(&actor.start())
+        Handle::start(actor)
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use bytes::Bytes;
 use portcullis_derive::Remote;
 use portcullis_engine::{ByteSource, Error, Result};
@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub use input::Input;
 use readable::Readable;
 
-use crate::bridge::{FileDescriptor, Handle, ReplyFuture};
+use crate::bridge::{Context, FileDescriptor, Handle, ReplyFuture};
 
 crate::interface! {
     /// Reads of an input that stays where it is.
@@ -128,7 +128,7 @@ impl ByteStreamActor {
         let (reads, queue) = mpsc::channel(WAITING_READS);
         actix_rt::spawn(readable::serve(input, queue));
         let held = Arc::new(Semaphore::new(WAITING_READS));
-        Handle::new(&Self { reads, held }.start())
+        Handle::start(Self { reads, held })
     }
 }
 

@@ -6,7 +6,9 @@
 use std::pin::Pin;
 use std::task::Poll;
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
+
+use crate::bridge::Context;
 
 /// Call it from `started`. What the actor waits for is dropped with it.
 pub(crate) fn end_with_last_handle<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {

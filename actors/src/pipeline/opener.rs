@@ -4,7 +4,7 @@ mod policy;
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use portcullis_derive::Remote;
 use portcullis_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 pub use policy::OpenPolicy;
 
 use super::byte_stream::{Input, OpenedStream};
-use crate::bridge::{FileDescriptor, Handle, ReplyFuture};
+use crate::bridge::{Context, FileDescriptor, Handle, ReplyFuture};
 
 crate::interface! {
     /// Opens what its policy grants.
@@ -46,7 +46,7 @@ impl OpenPolicy {
             policy: self,
             opening: Arc::new(Semaphore::new(OPENING)),
         };
-        Handle::new(&opener.start())
+        Handle::start(opener)
     }
 }
 

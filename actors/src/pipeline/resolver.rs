@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use portcullis_derive::Remote;
 use portcullis_engine::component::{Hints, OpenContext};
 use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, resolve};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::byte_stream::{CancelGuard, OpenedStream};
 use super::opener::{OpenUrl, Opener};
 use super::source::{SourceActor, SourceObject};
-use crate::bridge::{Handle, ReplyFuture};
+use crate::bridge::{Context, Handle, ReplyFuture};
 use crate::registry::Registry;
 
 crate::interface! {
@@ -50,7 +50,7 @@ pub(crate) struct SourceResolverActor {
 impl SourceResolverActor {
     /// Starts a resolver on this arbiter.
     pub(crate) fn create(registry: Arc<Registry>) -> Handle<SourceResolver> {
-        Handle::new(&Self { registry }.start())
+        Handle::start(Self { registry })
     }
 }
 

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext, Handler, SpawnHandle};
 use portcullis_engine::clock::ClockSnapshot;
 use portcullis_engine::event::{CommandId, Event};
 use portcullis_engine::session::{Command, Input, Report, SessionMachine};
@@ -30,7 +30,7 @@ pub use messages::{
 use self::graph::{Graph, Surroundings, all};
 use super::lifetime::end_with_last_handle;
 use super::sink::SinkStatistics;
-use crate::bridge::{Answerer, Deferred, Handle, ReplyFuture, deferred};
+use crate::bridge::{Answerer, Context, Deferred, Handle, ReplyFuture, deferred};
 use crate::client::matters;
 use crate::host::{PmpHost, SessionPlace};
 use crate::registry::{Environment, Registry};
@@ -98,7 +98,7 @@ impl MediaSessionActor {
                 host = portcullis_transport::host::pid()
             ),
         };
-        Handle::new(&actor.start())
+        Handle::start(actor)
     }
 
     fn command(&mut self, command: Command, ctx: &mut Context<Self>) -> Result<CommandId> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use portcullis_derive::Remote;
 use portcullis_engine::source::{Reading, SourceOutputs, SourceState, Start};
 use portcullis_engine::{
@@ -16,7 +16,7 @@ use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
 use super::lifetime::end_with_last_handle;
 use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
-use crate::bridge::{Deferred, Handle, ReplyFuture};
+use crate::bridge::{Context, Deferred, Handle, ReplyFuture};
 use crate::host::PmpHost;
 use crate::worker::Worker;
 
@@ -126,15 +126,14 @@ impl SourceActor {
         if let Some(length) = presentation.duration {
             limits.check_length(length)?;
         }
-        let address = Self {
+        let address = Context::start(Self {
             worker,
             presentation: presentation.clone(),
             outputs: SourceOutputs::new(limits),
             events: EventQueue::default(),
             jobs: 0,
             cancel,
-        }
-        .start();
+        });
         Ok(SourceObject {
             control: Handle::new(&address),
             port: Handle::new(&address),

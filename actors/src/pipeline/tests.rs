@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use portcullis_engine::clock::{ClockSnapshot, ClockState};
 use portcullis_engine::{Error, MediaTime, Result, Sample};
 
 use super::port::{Asker, Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, asker};
-use crate::bridge::{Deferred, Handle};
+use crate::bridge::{Context, Deferred, Handle};
 use crate::pipeline::input::Upstream;
 use crate::system_time;
 
@@ -81,7 +81,7 @@ struct Scripted {
 
 impl Script {
     fn upstream(&self) -> Upstream {
-        let address = ScriptedPort(self.clone()).start();
+        let address = Context::start(ScriptedPort(self.clone()));
         Upstream {
             port: Handle::<Port>::new(&address),
             output: 0,

@@ -4,7 +4,7 @@ mod process;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use portcullis_derive::Remote;
 use portcullis_engine::credit::OutputPort;
 use portcullis_engine::media::Usage;
@@ -22,7 +22,7 @@ use super::input::Input;
 pub use super::input::{ReadAhead, Upstream};
 use super::lifetime::end_with_last_handle;
 use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
-use crate::bridge::{Deferred, Handle, ReplyFuture};
+use crate::bridge::{Context, Deferred, Handle, ReplyFuture};
 use crate::worker::Worker;
 
 crate::interface! {
@@ -109,7 +109,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         limits: ContentLimits,
         usage: Arc<Mutex<Usage>>,
     ) -> TransformObject {
-        let address = Self {
+        let address = Context::start(Self {
             worker,
             allocator,
             limits,
@@ -121,8 +121,7 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             faults_in_a_row: 0,
             produced: 0,
             usage,
-        }
-        .start();
+        });
         TransformObject {
             control: Handle::new(&address),
             port: Handle::new(&address),

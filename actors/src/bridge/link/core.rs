@@ -39,6 +39,8 @@ pub(crate) struct LinkCore {
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
     pub(super) closing: Notify,
+    /// An answer that was there is on its way.
+    pub(super) answered: Notify,
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
     incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
     /// Descriptors of the peer that no message took.
@@ -107,6 +109,7 @@ impl LinkCore {
             payloads: Rc::new(RefCell::new(payloads)),
             sweep: Arc::default(),
             closing: Notify::new(),
+            answered: Notify::new(),
             outgoing_descriptors: RefCell::default(),
             incoming_descriptors: RefCell::default(),
             untaken: Cell::new(0),
@@ -202,14 +205,15 @@ impl LinkCore {
         self.payloads.borrow_mut().undo(encoded.leases);
     }
 
-    pub(super) fn push(&self, header: FrameHeader, encoded: Encoded) -> Pushed {
+    /// Pushes a frame whose body is `prefix` and the message.
+    pub(super) fn push(&self, header: FrameHeader, prefix: &[u8], encoded: Encoded) -> Pushed {
         let Encoded {
             body,
             descriptors,
             exports,
             leases,
         } = encoded;
-        let error = match self.sender.push(header, &[&body], descriptors) {
+        let error = match self.sender.push(header, &[prefix, &body], descriptors) {
             Ok(()) => return Pushed::Done,
             Err(TransportError::FrameTooLarge { len, max }) => {
                 Error::limit("message bytes", max, len)
@@ -281,6 +285,7 @@ impl LinkCore {
                 Ok(())
             }
             kind::PONG => Ok(()),
+            kind::DEATH => self.receive_death(&header, &body),
             kind::RELEASE => self.receive_release(&header),
             kind::SLOTS => self.payloads.borrow_mut().release(&body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
@@ -329,7 +334,9 @@ impl LinkCore {
         // Taken out first: completing a call or dropping an object may come back here.
         self.incoming.take().abort();
         self.outgoing.take().fail(error);
-        drop(self.objects.take());
+        let objects = self.objects.take();
+        objects.end_imports(error);
+        drop(objects);
         self.payloads.borrow_mut().close();
     }
 }

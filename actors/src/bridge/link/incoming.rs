@@ -9,11 +9,12 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::FrameHeader;
 
 use super::core::{LinkCore, Pushed, Unencoded, protocol};
-use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
+use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
 use crate::bridge::handle::Shared;
 use crate::bridge::payload_port::Memory;
 use crate::bridge::recipient::Reply;
 use crate::bridge::scope;
+use crate::bridge::trace::{self, Carried, TraceContext};
 
 /// Bytes of cancelled calls that may wait in mailboxes, in byte windows.
 const CANCELLED_WINDOWS: usize = 4;
@@ -34,6 +35,8 @@ struct Inbound {
     order: u64,
     target: Weak<Shared>,
     object: u64,
+    /// Its answer is there and not yet on its way.
+    is_answered: bool,
 }
 
 /// Cancelled calls that may still wait in their actors' mailboxes. A mailbox has no way to say what it has dropped, but it is
@@ -74,6 +77,7 @@ impl Incoming {
             order: self.order,
             target: Arc::downgrade(target),
             object: target.object,
+            is_answered: false,
         };
         self.calls.insert(call, inbound);
     }
@@ -86,9 +90,18 @@ impl Incoming {
 
     /// The call's actor has answered it, or will never answer anything.
     fn answered(&mut self, call: u64) {
-        if let Some(inbound) = self.calls.get(&call) {
+        if let Some(inbound) = self.calls.get_mut(&call) {
+            inbound.is_answered = true;
             self.cancelled.read_before(inbound.object, inbound.order);
         }
+    }
+}
+
+impl Incoming {
+    /// Whether answers of the object's actor are there that are not yet on their way.
+    pub(super) fn has_answers_of(&self, object: u64) -> bool {
+        let mut calls = self.calls.values();
+        calls.any(|call| call.object == object && call.is_answered)
     }
 }
 
@@ -151,7 +164,12 @@ impl Cancelled {
 
 impl LinkCore {
     pub(super) fn receive_call(self: &Rc<Self>, header: &FrameHeader, body: &[u8]) -> Result<()> {
-        self.check_credit(header.call, body.len())?;
+        // The trace is not the caller's to count.
+        let traced = match header.flags & FLAG_TRACED {
+            0 => 0,
+            _ => trace::LEN,
+        };
+        self.check_credit(header.call, body.len().saturating_sub(traced))?;
         let Some(target) = self.exported(header.object, header.generation) else {
             if !self.was_exported(header.object, header.generation) {
                 return Err(protocol(format!("object {} does not exist", header.object)));
@@ -165,7 +183,21 @@ impl LinkCore {
             self.push_error(header.call, Error::invalid_request(what));
             return Ok(());
         };
-        let answer = scope::enter(self, || slot.dispatch(body))?;
+        let (body, carried) = match header.flags & FLAG_TRACED {
+            0 => (body, None),
+            _ => {
+                let (trace, body) = TraceContext::split(body)
+                    .ok_or_else(|| protocol("a traced call without its trace"))?;
+                (
+                    body,
+                    Carried::arrived(trace, self.agreed.peer_pid, slot.name()),
+                )
+            }
+        };
+        let answer = scope::enter(self, || {
+            let _within = carried.as_ref().map(Carried::enter);
+            slot.dispatch(body)
+        })?;
         let (abort, registration) = AbortHandle::new_pair();
         self.incoming
             .borrow_mut()
@@ -244,6 +276,7 @@ impl LinkCore {
         if let Err(error) = outcome {
             self.push_error(call, error);
         }
+        self.answered.notify_waiters();
     }
 
     fn push_error(&self, call: u64, error: Error) {
@@ -278,7 +311,7 @@ impl LinkCore {
             }
             match self.encode(memory, |into| reply.encode(into)) {
                 Ok(encoded) => {
-                    return match self.push(header, encoded) {
+                    return match self.push(header, &[], encoded) {
                         Pushed::Refused(error) => Err(error),
                         Pushed::Done | Pushed::Ended => Ok(()),
                     };

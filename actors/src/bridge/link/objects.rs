@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use actix::Actor;
-use portcullis_engine::Result;
+use portcullis_engine::{Error, Result};
 use portcullis_transport::FrameHeader;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::core::{LinkCore, protocol};
+use super::death::AbortOnDrop;
 use super::wire::{ROOT, kind};
+use crate::bridge::context::Context;
 use crate::bridge::handle::{AnyHandle, Handle, Home, Shared};
 use crate::bridge::interface::Interface;
+use crate::bridge::life::Life;
 use crate::bridge::proxy::Proxy;
 
 /// A handle on the wire.
@@ -54,23 +56,28 @@ struct Export {
     generation: u32,
     shared: Arc<Shared>,
     references: u64,
+    /// Waits for the actor's end.
+    _mourner: AbortOnDrop,
 }
 
 struct Import {
     key: (u32, u32),
     shared: Weak<Shared>,
     references: u64,
+    life: Arc<Life>,
 }
 
 impl LinkCore {
     /// Makes the first export, id 0 generation 0: what the peer finds without having been told.
-    pub(super) fn export_root(&self, root: AnyHandle) {
+    pub(super) fn export_root(self: &Rc<Self>, root: AnyHandle) {
+        let mourner = self.mourn(root.shared(), ROOT, 0);
         let mut objects = self.objects.borrow_mut();
         let object = root.shared().object;
         let index = objects.exports.insert(Export {
             generation: 0,
             shared: root.into_shared(),
             references: 1,
+            _mourner: mourner,
         });
         objects.by_object.insert(object, index);
     }
@@ -113,7 +120,7 @@ impl LinkCore {
     }
 
     /// The form in which a handle leaves this process.
-    pub(crate) fn export(&self, shared: &Arc<Shared>) -> Result<WireHandle, String> {
+    pub(crate) fn export(self: &Rc<Self>, shared: &Arc<Shared>) -> Result<WireHandle, String> {
         if let Some(home) = shared.home.as_ref().filter(|home| home.link == self.id) {
             return Ok(WireHandle {
                 host: self.agreed.peer_host_id,
@@ -139,10 +146,13 @@ impl LinkCore {
                 }
                 objects.generations = objects.generations.wrapping_add(1).max(1);
                 let generation = objects.generations;
-                let index = objects.exports.insert(Export {
+                let index = objects.exports.vacant_key();
+                let id = u32::try_from(index).map_err(|_| "too many objects")?;
+                objects.exports.insert(Export {
                     generation,
                     shared: Arc::clone(shared),
                     references: 1,
+                    _mourner: self.mourn(shared, id, generation),
                 });
                 objects.by_object.insert(shared.object, index);
                 index
@@ -196,14 +206,22 @@ impl LinkCore {
             objects.imported += 1;
             objects.imported
         };
+        let life = Life::new();
+        let proxy = Proxy::new(
+            Rc::clone(self),
+            wire.id,
+            wire.generation,
+            import,
+            Arc::clone(&life),
+        );
         let home = Home {
-            proxy: Proxy::new(Rc::clone(self), wire.id, wire.generation, import).start(),
+            proxy: Context::start(proxy),
             link: self.id,
             id: wire.id,
             generation: wire.generation,
             sweep: Arc::clone(&self.sweep),
         };
-        let shared = Shared::remote(wire.interface, home);
+        let shared = Shared::remote(wire.interface, home, Arc::clone(&life));
         let mut objects = self.objects.borrow_mut();
         objects.current.insert(key, import);
         // One that it replaces gives back what it holds when its proxy has stopped: what went through it is there then.
@@ -213,6 +231,7 @@ impl LinkCore {
                 key,
                 shared: Arc::downgrade(&shared),
                 references: 1,
+                life,
             },
         );
         Ok(shared)
@@ -233,6 +252,8 @@ impl LinkCore {
         if let Some(released) = released.filter(|_| !self.is_lost()) {
             let (id, generation) = released.key;
             self.push_release(id, generation, released.references);
+            // Nothing more is heard of it here.
+            released.life.end(Error::cancelled());
         }
     }
 
@@ -287,6 +308,21 @@ impl Objects {
     #[cfg(test)]
     pub(super) fn len(&self) -> (usize, usize) {
         (self.exports.len(), self.imports.len())
+    }
+
+    /// The life of an object of the peer.
+    pub(super) fn life_of(&self, id: u32, generation: u32) -> Option<Arc<Life>> {
+        let import = self.current.get(&(id, generation))?;
+        self.imports
+            .get(import)
+            .map(|import| Arc::clone(&import.life))
+    }
+
+    /// All objects of the peer have ended, for this reason.
+    pub(super) fn end_imports(&self, end: &Error) {
+        for import in self.imports.values() {
+            import.life.end(end.clone());
+        }
     }
 
     /// References that the message being encoded has taken.

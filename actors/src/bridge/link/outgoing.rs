@@ -22,11 +22,12 @@ use self::table::{
     AbortOnDrop, Caller, Class, Outstanding, Queued, Stage, TypedCaller, TypedMessage,
 };
 use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
-use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
+use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
 use crate::bridge::payload_port::{Memory, Needs};
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
 use crate::bridge::scope;
+use crate::bridge::trace::TraceContext;
 
 /// How long a peer that reads its link may take to answer a cancel, which it does at once.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -63,8 +64,10 @@ impl LinkCore {
             false => Attempt::NoCredit,
         };
         let deadline = M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait));
+        let trace = TraceContext::current();
         let mut call = Outstanding {
             generation: 0,
+            trace,
             object,
             what: M::NAME,
             deadline,
@@ -79,7 +82,7 @@ impl LinkCore {
                 call.bytes = encoded.len();
                 let call = self.outgoing.borrow_mut().insert(call);
                 self.note_deadline(deadline);
-                return self.push_call(call, object, M::ID, encoded);
+                return self.push_call(call, object, M::ID, encoded, trace);
             }
             Attempt::NoCredit => None,
             Attempt::NoRoom(needs) => Some(needs),
@@ -147,16 +150,26 @@ impl LinkCore {
         }
     }
 
-    fn push_call(&self, call: u64, object: (u32, u32), method: u32, encoded: Encoded) {
+    fn push_call(
+        &self,
+        call: u64,
+        object: (u32, u32),
+        method: u32,
+        encoded: Encoded,
+        trace: Option<TraceContext>,
+    ) {
         let header = FrameHeader {
             kind: kind::CALL,
+            flags: trace.map_or(0, |_| FLAG_TRACED),
             object: object.0,
             generation: object.1,
             method,
             call,
             ..FrameHeader::default()
         };
-        if let Pushed::Refused(error) = self.push(header, encoded) {
+        let trace = trace.map(TraceContext::to_bytes);
+        let prefix = trace.as_ref().map_or(&[][..], <[u8; _]>::as_slice);
+        if let Pushed::Refused(error) = self.push(header, prefix, encoded) {
             let failed = self.outgoing.borrow_mut().remove(call);
             if let Some(mut failed) = failed {
                 failed.caller.fail(error);
@@ -193,10 +206,10 @@ impl LinkCore {
                     return None;
                 };
                 let message = queued.message.take()?;
-                Some((call.class, call.object, call.what, message))
+                Some((call.class, call.object, call.what, call.trace, message))
             })
         };
-        let Some((class, object, what, message)) = taken else {
+        let Some((class, object, what, trace, message)) = taken else {
             return true;
         };
         let method = message.method();
@@ -209,7 +222,7 @@ impl LinkCore {
         match attempt {
             Attempt::Ready(encoded) => {
                 self.outgoing.borrow_mut().set_sent(call, encoded.len());
-                self.push_call(call, object, method, encoded);
+                self.push_call(call, object, method, encoded, trace);
                 // Dropped after the push: what it alone held is released after it.
                 drop(message);
                 true

@@ -18,6 +18,8 @@ pub(crate) mod kind {
     pub(crate) const PING: u16 = 7;
     /// Answers a ping.
     pub(crate) const PONG: u16 = 8;
+    /// An object of the sender has ended by itself: object, generation; body is why, as an error. Behind all its replies.
+    pub(crate) const DEATH: u16 = 9;
 }
 
 /// A reply that carries an error. One of the transport's user flags.
@@ -25,6 +27,9 @@ pub(super) const FLAG_ERROR: u16 = 1 << 15;
 
 /// A reply that says that its call was cancelled, and has no body.
 pub(super) const FLAG_CANCELLED: u16 = 1 << 14;
+
+/// A call whose body begins with the [`TraceContext`](crate::bridge::TraceContext) in which it was made.
+pub(super) const FLAG_TRACED: u16 = 1 << 13;
 
 /// The object id of each side's root.
 pub(super) const ROOT: u32 = 0;

@@ -1,6 +1,6 @@
 //! Does what the session machine says.
 
-use actix::{AsyncContext, Context};
+use actix::AsyncContext;
 use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::{Effect, Epoch, Report};
 use portcullis_engine::source::SourceMachine;
@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::graph::{self, Graph, SinkNode, SourceNode};
 use super::reports::listen;
 use super::{MediaSessionActor, Pacing, spawn};
-use crate::bridge::{Has, Remote};
+use crate::bridge::{Context, Has, Remote};
 use crate::pipeline::sink::{
     FinalizeSink, PauseSink, PrerollSink, SinkControl, StartSink, StopSink,
 };

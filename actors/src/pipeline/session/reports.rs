@@ -1,7 +1,7 @@
 //! Listens to the nodes of a topology and reports to the session machine.
 
 use actix::fut::{ActorStreamExt, wrap_stream};
-use actix::{AsyncContext, Context, SpawnHandle};
+use actix::{AsyncContext, SpawnHandle};
 use portcullis_engine::event::{CommandId, Event, EventKind};
 use portcullis_engine::session::{Epoch, Report};
 use portcullis_engine::source::SourceMachine;
@@ -10,7 +10,7 @@ use portcullis_engine::{Error, StreamId};
 
 use super::MediaSessionActor;
 use super::graph::Graph;
-use crate::bridge::{Handle, Has, Interface};
+use crate::bridge::{Context, Handle, Has, Interface};
 use crate::pipeline::events::{NextNodeEvents, NodeEvent};
 
 /// A node that is listened to.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use portcullis_engine::clock::SystemTime100ns;
 use portcullis_engine::{Error, Result};
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use super::{
     ConnectSink, FinalizeSink, NextNodeEvents, NodeEvent, PauseSink, PrerollSink, ReadAhead,
     Renderer, SetSinkType, SinkObject, SinkStatistics, StartSink, StopSink, StreamStatistics,
 };
-use crate::bridge::{Deferred, Handle, ReplyFuture};
+use crate::bridge::{Context, Deferred, Handle, ReplyFuture};
 use crate::pipeline::events::EventQueue;
 use crate::pipeline::lifetime::end_with_last_handle;
 use crate::pipeline::port::Epoch;
@@ -41,7 +41,7 @@ impl<R: Renderer> SinkActor<R> {
         ahead: ReadAhead,
         now: fn() -> SystemTime100ns,
     ) -> SinkObject {
-        let address = Self {
+        let address = Context::start(Self {
             renderer,
             now,
             streams: BTreeMap::new(),
@@ -50,8 +50,7 @@ impl<R: Renderer> SinkActor<R> {
             epoch: Epoch::default(),
             failure: None,
             prerolling: None,
-        }
-        .start();
+        });
         SinkObject {
             control: Handle::new(&address),
         }

@@ -14,6 +14,7 @@ use crate::bridge::link::core::protocol;
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
 use crate::bridge::scope;
+use crate::bridge::trace::TraceContext;
 
 /// The calls that this side has made.
 #[derive(Default)]
@@ -49,6 +50,7 @@ pub(super) struct Outstanding {
     pub(super) generation: u32,
     pub(super) object: (u32, u32),
     pub(super) what: &'static str,
+    pub(super) trace: Option<TraceContext>,
     pub(super) deadline: Option<Instant>,
     pub(super) class: Class,
     /// Bytes at the peer.
