@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -86,12 +86,26 @@ impl FrameHeader {
     }
 }
 
-/// A whole frame as received.
+/// A buffer that grew beyond this for one large frame is given back.
+const KEPT_CAPACITY: usize = 256 << 10;
+
+/// A whole frame as received, in the receive buffer: what reads it at once costs no memory of its own.
+#[derive(Debug)]
+pub struct FrameRef<'a> {
+    /// The header.
+    pub header: FrameHeader,
+    /// The body.
+    pub body: &'a [u8],
+    /// The descriptors that came with it, close-on-exec.
+    pub descriptors: Vec<ReceivedFd>,
+}
+
+/// A whole frame as received, for whoever keeps it.
 #[derive(Debug)]
 pub struct Frame {
     /// The header.
     pub header: FrameHeader,
-    /// The body: a slice of the receive buffer of one read, which it keeps alive.
+    /// The body.
     pub body: Bytes,
     /// The descriptors that came with it, close-on-exec.
     pub descriptors: Vec<ReceivedFd>,
@@ -100,7 +114,9 @@ pub struct Frame {
 /// Makes frames of a stream of bytes.
 #[derive(Debug)]
 pub struct FrameDecoder {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
+    /// Bytes at the front of the buffer that were given out.
+    taken: usize,
     descriptors: VecDeque<ReceivedFd>,
     max_frame: u32,
     max_descriptors: usize,
@@ -113,7 +129,8 @@ impl FrameDecoder {
     /// A decoder that refuses bodies of more than `max_frame` bytes.
     pub fn new(max_frame: u32) -> Self {
         Self {
-            buffer: BytesMut::new(),
+            buffer: Vec::new(),
+            taken: 0,
             descriptors: VecDeque::new(),
             max_frame,
             max_descriptors: MAX_DESCRIPTORS,
@@ -124,11 +141,13 @@ impl FrameDecoder {
 
     /// Appends bytes as they arrived.
     pub fn feed(&mut self, bytes: &[u8]) {
+        self.make_room();
         self.buffer.extend_from_slice(bytes);
     }
 
     /// Appends bytes as `append` does.
-    pub(crate) fn feed_with(&mut self, append: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn feed_with(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room();
         append(&mut self.buffer);
     }
 
@@ -146,24 +165,51 @@ impl FrameDecoder {
     /// # Errors
     /// A header beyond the limits, or descriptors that no frame announced. Errors are final.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
+        let frame = self.next_frame_ref()?;
+        Ok(frame.map(|frame| Frame {
+            header: frame.header,
+            body: Bytes::copy_from_slice(frame.body),
+            descriptors: frame.descriptors,
+        }))
+    }
+
+    /// [`next_frame`](Self::next_frame) where it lies.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_frame_ref(&mut self) -> Result<Option<FrameRef<'_>>, TransportError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.try_next();
-        if let Err(error) = &result {
-            self.fail(error.clone());
-        }
-        result
+        let header = match self.whole_header() {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.fail(error.clone());
+                return Err(error);
+            }
+        };
+        let descriptors = match header.descriptor_count() {
+            0 => Vec::new(),
+            announced => self.descriptors.drain(..announced).collect(),
+        };
+        let from = self.taken + HEADER_LEN;
+        self.taken = from + header.len as usize;
+        Ok(Some(FrameRef {
+            header,
+            body: self.buffer.get(from..self.taken).unwrap_or_default(),
+            descriptors,
+        }))
     }
 
     /// Whether the bytes so far end inside a frame.
     pub fn is_mid_frame(&self) -> bool {
-        !self.buffer.is_empty()
+        self.buffered() > 0
     }
 
     /// Bytes that wait for the rest of their frame.
     pub fn buffered(&self) -> usize {
-        self.buffer.len()
+        self.rest().len()
     }
 
     /// From now on what was agreed holds.
@@ -179,7 +225,7 @@ impl FrameDecoder {
 
     /// How many descriptors the frame that began, if its header is whole, still waits for.
     pub(crate) fn descriptors_due(&self) -> usize {
-        match self.buffer.first_chunk::<HEADER_LEN>() {
+        match self.rest().first_chunk::<HEADER_LEN>() {
             Some(head) => {
                 let announced = FrameHeader::from_bytes(*head).descriptor_count();
                 announced.saturating_sub(self.descriptors.len())
@@ -193,18 +239,18 @@ impl FrameDecoder {
         &mut self,
         len: usize,
     ) -> Option<(Bytes, Vec<ReceivedFd>)> {
-        if self.buffer.len() < len {
-            return None;
-        }
-        let bytes = self.buffer.split_to(len).freeze();
+        let bytes = Bytes::copy_from_slice(self.rest().get(..len)?);
+        self.taken += len;
         Some((bytes, self.descriptors.drain(..).collect()))
     }
 
     /// Takes the first `len` bytes as they are, for what precedes frames (the handshake).
     pub(crate) fn take_prefix(&mut self, len: usize) -> Result<Option<Bytes>, TransportError> {
-        if self.buffer.len() >= len {
+        if let Some(prefix) = self.rest().get(..len) {
             // Descriptors may be here already: they belong to the frames that follow, or are refused there.
-            return Ok(Some(self.buffer.split_to(len).freeze()));
+            let prefix = Bytes::copy_from_slice(prefix);
+            self.taken += len;
+            return Ok(Some(prefix));
         }
         if self.descriptors.is_empty() {
             return Ok(None);
@@ -214,10 +260,25 @@ impl FrameDecoder {
         Err(error)
     }
 
-    fn try_next(&mut self) -> Result<Option<Frame>, TransportError> {
-        let Some(head) = self.buffer.first_chunk::<HEADER_LEN>() else {
+    /// Forgets what was given out. What is left, mostly less than a frame, is moved to the front.
+    fn make_room(&mut self) {
+        self.buffer.drain(..std::mem::take(&mut self.taken));
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// What was not given out yet.
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.taken..).unwrap_or_default()
+    }
+
+    /// The next frame's header, if the frame is there as a whole.
+    fn whole_header(&self) -> Result<Option<FrameHeader>, TransportError> {
+        let rest = self.rest();
+        let Some(head) = rest.first_chunk::<HEADER_LEN>() else {
             // A frame's descriptors come with its first byte, so before the header is whole they may be early.
-            let allowed = if self.buffer.is_empty() {
+            let allowed = if rest.is_empty() {
                 0
             } else {
                 self.max_descriptors
@@ -239,8 +300,7 @@ impl FrameDecoder {
                 self.max_descriptors
             )));
         }
-        let len = header.len as usize;
-        if self.buffer.len() - HEADER_LEN < len {
+        if rest.len() - HEADER_LEN < header.len as usize {
             self.check_waiting_descriptors(announced)?;
             return Ok(None);
         }
@@ -253,18 +313,7 @@ impl FrameDecoder {
                 self.descriptors.len()
             )));
         }
-        let descriptors = self.descriptors.drain(..announced).collect();
-        let mut whole = self.buffer.split_to(HEADER_LEN + len);
-        let body = if len == 0 {
-            Bytes::new()
-        } else {
-            whole.split_off(HEADER_LEN).freeze()
-        };
-        Ok(Some(Frame {
-            header,
-            body,
-            descriptors,
-        }))
+        Ok(Some(header))
     }
 
     fn check_waiting_descriptors(&self, allowed: usize) -> Result<(), TransportError> {
@@ -280,7 +329,8 @@ impl FrameDecoder {
     /// Keeps nothing of what a broken peer sent: its descriptors are closed and its bytes freed.
     fn fail(&mut self, error: TransportError) {
         self.descriptors.clear();
-        self.buffer = BytesMut::new();
+        self.buffer = Vec::new();
+        self.taken = 0;
         self.failed = Some(error);
     }
 }

@@ -78,6 +78,8 @@ pub struct LinkLimits {
     pub max_objects: u32,
     /// Calls in flight over the whole link, per direction.
     pub call_window: u32,
+    /// Calls in flight to one object, per direction.
+    pub object_window: u32,
     /// Bytes of calls in flight, per direction.
     pub byte_window: u32,
     /// Mebibytes of sample pool that each side may make the other map.
@@ -90,6 +92,7 @@ impl Default for LinkLimits {
             max_frame: 1 << 20,
             max_objects: 4096,
             call_window: 1024,
+            object_window: 64,
             byte_window: 4 << 20,
             pool_mebibytes: 256,
         }
@@ -99,7 +102,7 @@ impl Default for LinkLimits {
 /// A limit's name, its bounds and where it is: one table for checking and for taking the minimum.
 type LimitField = (&'static str, u32, u32, fn(&mut LinkLimits) -> &mut u32);
 
-const LIMIT_FIELDS: [LimitField; 5] = [
+const LIMIT_FIELDS: [LimitField; 6] = [
     ("max_frame", 1 << 10, 64 << 20, |limits| {
         &mut limits.max_frame
     }),
@@ -110,6 +113,9 @@ const LIMIT_FIELDS: [LimitField; 5] = [
     }),
     ("pool_mebibytes", 0, 1 << 20, |limits| {
         &mut limits.pool_mebibytes
+    }),
+    ("object_window", 1, 1 << 20, |limits| {
+        &mut limits.object_window
     }),
 ];
 
@@ -173,7 +179,8 @@ impl Hello {
             call_window: self.limits.call_window.into(),
             byte_window: self.limits.byte_window.into(),
             pool_mebibytes: self.limits.pool_mebibytes.into(),
-            reserved: [0; 56],
+            object_window: self.limits.object_window.into(),
+            reserved: [0; 52],
         };
         zerocopy::transmute!(wire)
     }
@@ -198,6 +205,7 @@ impl Hello {
             call_window: wire.call_window.get(),
             byte_window: wire.byte_window.get(),
             pool_mebibytes: wire.pool_mebibytes.get(),
+            object_window: wire.object_window.get(),
         };
         let mut ours = self.limits;
         for (name, low, high, field) in LIMIT_FIELDS {
@@ -283,7 +291,8 @@ struct WireHello {
     call_window: U32,
     byte_window: U32,
     pool_mebibytes: U32,
-    reserved: [u8; 56],
+    object_window: U32,
+    reserved: [u8; 52],
 }
 
 const _: () = assert!(size_of::<WireHello>() == HELLO_LEN);

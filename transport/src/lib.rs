@@ -50,7 +50,7 @@ mod testing;
 
 pub use descriptor::ReceivedFd;
 pub use error::{LendRefused, PoolExhausted, TransportError};
-pub use frame::{Frame, FrameDecoder, FrameHeader};
+pub use frame::{Frame, FrameDecoder, FrameHeader, FrameRef};
 pub use handshake::{Agreed, Features, Hello, LinkLimits};
 pub use host::{HostCommand, HostExit, HostImage, HostProcess, HostProgram, ImageSource};
 pub use link::{Carrier, Endpoint, Link, LinkConfig, LinkReceiver, LinkSender, LinkWriter, Spin};

@@ -2,11 +2,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use actix::{MailboxError, Recipient};
-use futures::future::LocalBoxFuture;
+use actix::dev::RecipientRequest;
+use actix::{MailboxError, Message, Recipient};
+use pin_project_lite::pin_project;
 use portcullis_engine::{Error, ErrorKind};
-use serde::Serialize;
 
 use super::delivery;
 use super::life::IsConnected;
@@ -14,17 +17,23 @@ use super::remote::Remote;
 use super::scope;
 
 /// One message's entry of a handle.
-pub struct Slot(Box<dyn Erased>);
+pub struct Slot {
+    method: u32,
+    entry: Box<dyn Erased>,
+}
 
 impl Slot {
     /// The entry of message `M`.
     pub fn new<M: Remote>(recipient: Recipient<M>) -> Self {
-        Self(Box::new(Typed(recipient)))
+        Self {
+            method: M::ID,
+            entry: Box::new(Typed(recipient)),
+        }
     }
 
     /// The mailbox, if this is the entry of `M`.
     pub(crate) fn recipient<M: Remote>(&self) -> Option<&Recipient<M>> {
-        self.0
+        self.entry
             .as_any()
             .downcast_ref::<Typed<M>>()
             .map(|typed| &typed.0)
@@ -32,22 +41,22 @@ impl Slot {
 
     /// The wire id of the entry's message.
     pub(crate) fn method(&self) -> u32 {
-        self.0.method()
+        self.method
     }
 
     /// The stable wire name of the entry's message.
     pub(crate) fn name(&self) -> &'static str {
-        self.0.name()
+        self.entry.name()
     }
 
     /// Tells whether the mailbox still is, without keeping its actor.
     pub(crate) fn is_connected(&self) -> IsConnected {
-        self.0.is_connected()
+        self.entry.is_connected()
     }
 
     /// Decodes a request and puts it into the mailbox.
-    pub(crate) fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error> {
-        self.0.dispatch(body)
+    pub(crate) fn dispatch(&self, body: &[u8]) -> Result<Pin<Box<dyn Answer>>, Error> {
+        self.entry.dispatch(body)
     }
 }
 
@@ -57,26 +66,55 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// A request on its way: resolves to what is to be encoded as its reply.
-pub(crate) type Dispatched = LocalBoxFuture<'static, Result<Box<dyn Reply>, Error>>;
-
-/// A reply whose type is forgotten.
-pub(crate) trait Reply {
+/// A request that is in its actor's mailbox, of a message type that is forgotten.
+pub(crate) trait Answer {
+    /// Whether the actor has answered, and with what error.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
+    /// Encodes the answer, which has been found to be there.
     fn encode(&self, into: Vec<u8>) -> postcard::Result<Vec<u8>>;
 }
 
-impl<T: Serialize> Reply for T {
+pin_project! {
+    struct TypedAnswer<M: Remote> {
+        #[pin]
+        request: RecipientRequest<M>,
+        answer: Option<Answered<M>>,
+    }
+}
+
+/// What a mailbox says of a request in the end.
+pub(crate) type Answered<M> = Result<<M as Message>::Result, MailboxError>;
+
+impl<M: Remote> Answer for TypedAnswer<M> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        let answer = match this.answer.take() {
+            Some(answer) => answer,
+            None => ready!(this.request.poll(cx)),
+        };
+        Poll::Ready(match answer {
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(mailbox_error(error, M::NAME)),
+            reply => {
+                *this.answer = Some(reply);
+                Ok(())
+            }
+        })
+    }
+
     fn encode(&self, into: Vec<u8>) -> postcard::Result<Vec<u8>> {
-        postcard::to_extend(self, into)
+        match &self.answer {
+            Some(Ok(Ok(reply))) => postcard::to_extend(reply, into),
+            _ => Err(postcard::Error::WontImplement),
+        }
     }
 }
 
 trait Erased: Send + Sync {
     fn as_any(&self) -> &dyn Any;
-    fn method(&self) -> u32;
     fn name(&self) -> &'static str;
     fn is_connected(&self) -> IsConnected;
-    fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error>;
+    fn dispatch(&self, body: &[u8]) -> Result<Pin<Box<dyn Answer>>, Error>;
 }
 
 struct Typed<M: Remote>(Recipient<M>);
@@ -84,10 +122,6 @@ struct Typed<M: Remote>(Recipient<M>);
 impl<M: Remote> Erased for Typed<M> {
     fn as_any(&self) -> &dyn Any {
         self
-    }
-
-    fn method(&self) -> u32 {
-        M::ID
     }
 
     fn name(&self) -> &'static str {
@@ -99,18 +133,14 @@ impl<M: Remote> Erased for Typed<M> {
         Box::new(move || recipient.upgrade().is_some_and(|it| it.connected()))
     }
 
-    fn dispatch(&self, body: &[u8]) -> Result<Dispatched, Error> {
+    fn dispatch(&self, body: &[u8]) -> Result<Pin<Box<dyn Answer>>, Error> {
         let message: M = postcard::from_bytes(body).map_err(|error| {
             let why = format!("{}: {}", M::NAME, scope::reason(&error));
             Error::new(ErrorKind::Protocol(why.into()))
         })?;
-        let request = delivery::send(&self.0, message);
-        Ok(Box::pin(async move {
-            match request.await {
-                Ok(Ok(reply)) => Ok(Box::new(reply) as Box<dyn Reply>),
-                Ok(Err(error)) => Err(error),
-                Err(error) => Err(mailbox_error(error, M::NAME)),
-            }
+        Ok(Box::pin(TypedAnswer {
+            request: delivery::send(&self.0, message),
+            answer: None,
         }))
     }
 }

@@ -4,6 +4,7 @@ mod calls;
 mod hostile;
 mod life;
 mod pressure;
+mod speed;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

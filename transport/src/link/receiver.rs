@@ -1,11 +1,14 @@
 //! The receiving half of a link.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 
 use super::sender::LinkSender;
 use crate::error::TransportError;
-use crate::frame::{Frame, FrameDecoder};
+use crate::frame::{Frame, FrameDecoder, FrameRef};
 use crate::wire::WireReader;
 
 /// Most frames that one receive gives, so that a flooding peer cannot keep its reader's thread.
@@ -55,14 +58,37 @@ impl LinkReceiver {
         cx: &mut Context<'_>,
         into: &mut Vec<Frame>,
     ) -> Poll<Result<(), TransportError>> {
-        if let Some(error) = &self.failed {
-            return Poll::Ready(Err(error.clone()));
-        }
         if std::mem::take(&mut self.cut_off) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let result = ready!(self.poll_frames(cx, into));
+        let before = into.len();
+        let received = ready!(self.poll_receive_each(cx, |frame| {
+            into.push(Frame {
+                header: frame.header,
+                body: Bytes::copy_from_slice(frame.body),
+                descriptors: frame.descriptors,
+            });
+            ControlFlow::Continue(())
+        }));
+        self.cut_off = into.len() - before == MAX_FRAMES_PER_RECEIVE;
+        Poll::Ready(received)
+    }
+
+    /// Hands at least one frame to `each`, where it lies: every whole frame of one read, at most [`MAX_FRAMES_PER_RECEIVE`],
+    /// and none after `each` has broken off. A caller that comes again at once gives others their turn before.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn poll_receive_each(
+        &mut self,
+        cx: &mut Context<'_>,
+        each: impl FnMut(FrameRef<'_>) -> ControlFlow<()>,
+    ) -> Poll<Result<(), TransportError>> {
+        if let Some(error) = &self.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let result = ready!(self.poll_frames(cx, each));
         if let Err(error) = &result {
             self.failed = Some(error.clone());
         }
@@ -72,14 +98,18 @@ impl LinkReceiver {
     fn poll_frames(
         &mut self,
         cx: &mut Context<'_>,
-        into: &mut Vec<Frame>,
+        mut each: impl FnMut(FrameRef<'_>) -> ControlFlow<()>,
     ) -> Poll<Result<(), TransportError>> {
         loop {
             self.sender.check_receiving(cx.waker())?;
             let mut count = 0;
             while count < MAX_FRAMES_PER_RECEIVE {
-                match self.decoder.next_frame() {
-                    Ok(Some(frame)) => into.push(frame),
+                match self.decoder.next_frame_ref() {
+                    Ok(Some(frame)) => {
+                        if each(frame).is_break() {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
                     Ok(None) => break,
                     // The decoder keeps the error: the next call gives it.
                     Err(_) if count > 0 => return Poll::Ready(Ok(())),
@@ -88,7 +118,6 @@ impl LinkReceiver {
                 count += 1;
             }
             if count > 0 {
-                self.cut_off = count == MAX_FRAMES_PER_RECEIVE;
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.wire.poll_read(cx, &mut self.decoder))? == 0 {

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use rustix::fs::{fcntl_add_seals, ftruncate};
 use rustix::io::Errno;
 
@@ -99,7 +99,7 @@ impl PeerRing {
     }
 
     /// Appends a private copy of bytes of the ring; what is not there is a fault of this program.
-    pub(crate) fn append_to(&self, at: usize, len: usize, into: &mut BytesMut) {
+    pub(crate) fn append_to(&self, at: usize, len: usize, into: &mut Vec<u8>) {
         let end = at.checked_add(len);
         assert!(
             end.is_some_and(|end| end <= self.capacity()),
@@ -127,11 +127,11 @@ mod tests {
         own.write(0, b"before");
         own.store(128, 7);
         assert_eq!((peer.load(128), peer.load(0)), (7, 0));
-        let mut read = BytesMut::from(&b"-"[..]);
+        let mut read = b"-".to_vec();
         peer.append_to(4090, 6, &mut read);
         peer.append_to(0, 6, &mut read);
         peer.append_to(4096, 0, &mut read);
-        assert_eq!(read, "-behindbefore");
+        assert_eq!(read, b"-behindbefore");
     }
 
     #[test]

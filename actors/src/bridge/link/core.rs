@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use portcullis_engine::media::PayloadPort;
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    Agreed, Features, Frame, FrameHeader, LinkSender, ReceivedFd, SlotRef, TransportError,
+    Agreed, Features, FrameHeader, FrameRef, LinkSender, ReceivedFd, SlotRef, TransportError,
 };
 use tokio::sync::{Notify, watch};
 
 use super::LinkLost;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Woken};
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
@@ -25,6 +25,9 @@ use crate::bridge::scope;
 
 /// Descriptors that a peer may send for nothing: with a call to an object that is gone, say.
 const MAX_UNTAKEN: usize = 64;
+
+/// Memory of a large message is given back.
+const KEPT_CAPACITY: usize = 64 << 10;
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
@@ -35,12 +38,15 @@ pub(crate) struct LinkCore {
     pub(super) sender: LinkSender,
     pub(super) outgoing: RefCell<Outgoing>,
     pub(super) incoming: RefCell<Incoming>,
+    pub(super) woken: Arc<Woken>,
     pub(super) objects: RefCell<Objects>,
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
     pub(super) closing: Notify,
     /// An answer that was there is on its way.
     pub(super) answered: Notify,
+    /// For the next message that is encoded.
+    scratch: Cell<Vec<u8>>,
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
     incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
     /// Descriptors of the peer that no message took.
@@ -105,11 +111,13 @@ impl LinkCore {
             sender,
             outgoing: RefCell::default(),
             incoming: RefCell::default(),
+            woken: Arc::default(),
             objects: RefCell::default(),
             payloads: Rc::new(RefCell::new(payloads)),
             sweep: Arc::default(),
             closing: Notify::new(),
             answered: Notify::new(),
+            scratch: Cell::default(),
             outgoing_descriptors: RefCell::default(),
             incoming_descriptors: RefCell::default(),
             untaken: Cell::new(0),
@@ -177,7 +185,9 @@ impl LinkCore {
         self.payloads.borrow_mut().begin_encoding(memory);
         // The user's own code writes the message: its panic is that message's error.
         let body = catch_unwind(AssertUnwindSafe(|| {
-            scope::enter(self, || write(Vec::with_capacity(128)))
+            let mut into = self.scratch.take();
+            into.clear();
+            scope::enter(self, || write(into))
         }));
         let (leases, missing) = self.payloads.borrow_mut().end_encoding();
         let mut encoded = Encoded {
@@ -213,7 +223,9 @@ impl LinkCore {
             exports,
             leases,
         } = encoded;
-        let error = match self.sender.push(header, &[prefix, &body], descriptors) {
+        let pushed = self.sender.push(header, &[prefix, &body], descriptors);
+        self.recycle(body);
+        let error = match pushed {
             Ok(()) => return Pushed::Done,
             Err(TransportError::FrameTooLarge { len, max }) => {
                 Error::limit("message bytes", max, len)
@@ -233,6 +245,13 @@ impl LinkCore {
         Pushed::Refused(error)
     }
 
+    /// Keeps a message's memory for the next one.
+    fn recycle(&self, body: Vec<u8>) {
+        if body.capacity() <= KEPT_CAPACITY {
+            self.scratch.set(body);
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn census(&self) -> Census {
         let (exports, imports) = self.objects.borrow().len();
@@ -246,8 +265,8 @@ impl LinkCore {
     }
 
     /// One frame of the peer.
-    pub(super) fn receive(self: &Rc<Self>, frame: Frame) -> Result<()> {
-        let Frame {
+    pub(super) fn receive(self: &Rc<Self>, frame: FrameRef<'_>) -> Result<()> {
+        let FrameRef {
             header,
             body,
             descriptors,
@@ -267,11 +286,13 @@ impl LinkCore {
         if header.kind == kind::SEGMENT {
             return self.payloads.borrow_mut().segment(&header, descriptors);
         }
-        self.incoming_descriptors
-            .replace(descriptors.into_iter().map(Some).collect());
+        if !descriptors.is_empty() {
+            self.incoming_descriptors
+                .replace(descriptors.into_iter().map(Some).collect());
+        }
         let outcome = match header.kind {
-            kind::CALL => self.receive_call(&header, &body),
-            kind::REPLY => self.receive_reply(&header, &body),
+            kind::CALL => self.receive_call(&header, body),
+            kind::REPLY => self.receive_reply(&header, body),
             kind::CANCEL => {
                 self.receive_cancel(header.call);
                 Ok(())
@@ -285,9 +306,9 @@ impl LinkCore {
                 Ok(())
             }
             kind::PONG => Ok(()),
-            kind::DEATH => self.receive_death(&header, &body),
+            kind::DEATH => self.receive_death(&header, body),
             kind::RELEASE => self.receive_release(&header),
-            kind::SLOTS => self.payloads.borrow_mut().release(&body),
+            kind::SLOTS => self.payloads.borrow_mut().release(body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
         };
         // What a message did not take is closed, aside. Closing may last as long as the peer likes, so there is an end to it.
@@ -332,7 +353,7 @@ impl LinkCore {
         self.mark_lost();
         self.lost.send_replace(Some(error.clone()));
         // Taken out first: completing a call or dropping an object may come back here.
-        self.incoming.take().abort();
+        drop(self.incoming.take());
         self.outgoing.take().fail(error);
         let objects = self.objects.take();
         objects.end_imports(error);

@@ -36,6 +36,8 @@ impl LinkCore {
             let Some(link) = link.upgrade() else {
                 return;
             };
+            // Those that came in this turn were not looked at yet.
+            link.look_for_answers();
             loop {
                 let answered = link.answered.notified();
                 if !link.incoming.borrow().has_answers_of(object) {

@@ -1,18 +1,26 @@
 //! Calls that the peer has made. Each is answered exactly once: with a reply, an error, or that it was cancelled.
 
+mod answers;
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use futures::future::{AbortHandle, Abortable};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::FrameHeader;
 
-use super::core::{LinkCore, Pushed, Unencoded, protocol};
+pub(super) use self::answers::Woken;
+use self::calls::Calls;
+use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
 use crate::bridge::handle::Shared;
 use crate::bridge::payload_port::Memory;
-use crate::bridge::recipient::Reply;
+use crate::bridge::recipient::Answer;
 use crate::bridge::scope;
 use crate::bridge::trace::{self, Carried, TraceContext};
 
@@ -22,21 +30,36 @@ const CANCELLED_WINDOWS: usize = 4;
 /// The calls that the peer has made.
 #[derive(Default)]
 pub(super) struct Incoming {
-    calls: HashMap<u64, Inbound>,
+    calls: Calls<Inbound>,
+    /// Came in this turn: their actors have not had theirs.
+    fresh: Vec<u64>,
     bytes: usize,
     cancelled: Cancelled,
     order: u64,
 }
 
 struct Inbound {
-    task: AbortHandle,
+    stage: Stage,
     bytes: usize,
     /// When it came, among all calls.
     order: u64,
     target: Weak<Shared>,
     object: u64,
-    /// Its answer is there and not yet on its way.
-    is_answered: bool,
+}
+
+enum Stage {
+    /// Its actor has not answered. Not there while it is being polled.
+    Asked(Option<Pin<Box<dyn Answer>>>, Option<Waker>),
+    /// Its reply waits for room.
+    Replying { _task: AbortOnDrop },
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Cancelled calls that may still wait in their actors' mailboxes. A mailbox has no way to say what it has dropped, but it is
@@ -62,36 +85,38 @@ impl Incoming {
         self.calls.len()
     }
 
-    pub(super) fn abort(self) {
-        for call in self.calls.into_values() {
-            call.task.abort();
-        }
-    }
-
-    fn insert(&mut self, call: u64, task: AbortHandle, bytes: usize, target: &Arc<Shared>) {
+    fn insert(
+        &mut self,
+        call: u64,
+        answer: Pin<Box<dyn Answer>>,
+        bytes: usize,
+        target: &Arc<Shared>,
+    ) {
         self.order += 1;
         self.bytes += bytes;
         let inbound = Inbound {
-            task,
+            stage: Stage::Asked(Some(answer), None),
             bytes,
             order: self.order,
             target: Arc::downgrade(target),
             object: target.object,
-            is_answered: false,
         };
         self.calls.insert(call, inbound);
+        self.fresh.push(call);
     }
 
     fn remove(&mut self, call: u64) -> Option<Inbound> {
-        let inbound = self.calls.remove(&call)?;
+        let inbound = self.calls.remove(call)?;
         self.bytes = self.bytes.saturating_sub(inbound.bytes);
         Some(inbound)
     }
 
     /// The call's actor has answered it, or will never answer anything.
     fn answered(&mut self, call: u64) {
-        if let Some(inbound) = self.calls.get_mut(&call) {
-            inbound.is_answered = true;
+        if self.cancelled.calls == 0 {
+            return;
+        }
+        if let Some(inbound) = self.calls.get_mut(call) {
             self.cancelled.read_before(inbound.object, inbound.order);
         }
     }
@@ -101,19 +126,19 @@ impl Incoming {
     /// Whether answers of the object's actor are there that are not yet on their way.
     pub(super) fn has_answers_of(&self, object: u64) -> bool {
         let mut calls = self.calls.values();
-        calls.any(|call| call.object == object && call.is_answered)
+        calls.any(|call| call.object == object && matches!(call.stage, Stage::Replying { .. }))
     }
 }
 
 impl Cancelled {
-    fn add(&mut self, inbound: Inbound) {
+    fn add(&mut self, inbound: &Inbound) {
         // An actor that is gone, or whose mailbox never waits, has nothing left there.
         let target = inbound.target.upgrade();
         let Some(begun) = target.and_then(|target| target.begun()) else {
             return;
         };
         let actor = self.actors.entry(inbound.object).or_insert_with(|| Unread {
-            target: inbound.target,
+            target: Weak::clone(&inbound.target),
             calls: BTreeMap::new(),
             begun,
         });
@@ -198,21 +223,57 @@ impl LinkCore {
             let _within = carried.as_ref().map(Carried::enter);
             slot.dispatch(body)
         })?;
-        let (abort, registration) = AbortHandle::new_pair();
-        self.incoming
-            .borrow_mut()
-            .insert(header.call, abort, body.len(), &target);
-        let (link, call) = (Rc::clone(self), header.call);
-        let task = async move {
-            let answer = answer.await;
-            link.incoming.borrow_mut().answered(call);
-            link.reply(call, answer).await;
-        };
-        actix_rt::spawn(async move {
-            // An aborted call was cancelled by its caller: nobody waits for it.
-            let _ = Abortable::new(task, registration).await;
-        });
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.insert(header.call, answer, body.len(), &target);
         Ok(())
+    }
+
+    /// Looks for answers: to the calls that came before this turn, and to those that were woken.
+    pub(super) fn look_for_answers(self: &Rc<Self>) {
+        let mut calls = mem::take(&mut self.incoming.borrow_mut().fresh);
+        self.woken.take(&mut calls);
+        for call in calls.drain(..) {
+            self.look_for_answer(call);
+        }
+        let mut incoming = self.incoming.borrow_mut();
+        if incoming.fresh.is_empty() {
+            // For its memory.
+            incoming.fresh = calls;
+        }
+    }
+
+    fn look_for_answer(self: &Rc<Self>, call: u64) {
+        let (mut answer, waker) = match self.incoming.borrow_mut().calls.get_mut(call) {
+            Some(Inbound {
+                stage: Stage::Asked(answer, waker),
+                ..
+            }) => match answer.take() {
+                Some(answer) => (answer, waker.take()),
+                None => return,
+            },
+            // It was cancelled, or has its answer.
+            _ => return,
+        };
+        let is_fresh = waker.is_none();
+        let mut poll = |waker: &Waker| answer.as_mut().poll(&mut Context::from_waker(waker));
+        let mut outcome = poll(waker.as_ref().unwrap_or(Waker::noop()));
+        let mut waker = waker;
+        if outcome.is_pending() && is_fresh {
+            let own = self.woken.waker(call);
+            outcome = poll(&own);
+            waker = Some(own);
+        }
+        match outcome {
+            Poll::Ready(outcome) => self.reply(call, outcome, answer),
+            Poll::Pending => {
+                let mut incoming = self.incoming.borrow_mut();
+                let inbound = incoming.calls.get_mut(call);
+                if let Some(Stage::Asked(place, own)) = inbound.map(|call| &mut call.stage) {
+                    *place = Some(answer);
+                    *own = waker;
+                }
+            }
+        }
     }
 
     /// Holds the peer to the windows that were agreed.
@@ -238,7 +299,7 @@ impl LinkCore {
                 ));
             }
         }
-        if incoming.calls.contains_key(&call) {
+        if incoming.calls.contains(call) {
             return Err(protocol("two calls with one id"));
         }
         Ok(())
@@ -246,15 +307,17 @@ impl LinkCore {
 
     /// The caller has gone.
     pub(super) fn receive_cancel(&self, call: u64) {
-        {
+        let inbound = {
             let mut incoming = self.incoming.borrow_mut();
             let Some(inbound) = incoming.remove(call) else {
                 // Its reply is on the way.
                 return;
             };
-            inbound.task.abort();
-            incoming.cancelled.add(inbound);
-        }
+            incoming.cancelled.add(&inbound);
+            inbound
+        };
+        // Outside of the borrow: it may hold the last handle of something.
+        drop(inbound);
         let header = FrameHeader {
             kind: kind::REPLY,
             flags: FLAG_CANCELLED,
@@ -264,16 +327,45 @@ impl LinkCore {
         self.push_control(header, &[]);
     }
 
-    async fn reply(self: &Rc<Self>, call: u64, answer: Result<Box<dyn Reply>>) {
-        let outcome = match answer {
-            Ok(reply) => self.push_reply(call, &*reply).await,
+    /// The actor has answered.
+    fn reply(self: &Rc<Self>, call: u64, outcome: Result<()>, answer: Pin<Box<dyn Answer>>) {
+        self.incoming.borrow_mut().answered(call);
+        let outcome = match outcome {
+            Ok(()) => match self.try_push_reply(call, &*answer, Memory::Free) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => return self.reply_later(call, answer),
+            },
             Err(error) => Err(error),
         };
-        // From here to the push nothing is awaited: a cancel finds the call either unanswered or gone.
-        if self.incoming.borrow_mut().remove(call).is_none() {
-            return;
+        self.end_incoming(call, outcome);
+    }
+
+    /// Replies when there is room.
+    fn reply_later(self: &Rc<Self>, call: u64, answer: Pin<Box<dyn Answer>>) {
+        let (abort, registration) = AbortHandle::new_pair();
+        match self.incoming.borrow_mut().calls.get_mut(call) {
+            Some(inbound) => {
+                inbound.stage = Stage::Replying {
+                    _task: AbortOnDrop(abort),
+                };
+            }
+            None => return,
         }
-        if let Err(error) = outcome {
+        let link = Rc::clone(self);
+        let reply = async move {
+            let outcome = link.push_reply(call, &*answer).await;
+            // From the push to here nothing is awaited: a cancel finds the call either unanswered or gone.
+            link.end_incoming(call, outcome);
+        };
+        actix_rt::spawn(async move {
+            // An aborted call was cancelled by its caller: nobody waits for it.
+            let _ = Abortable::new(reply, registration).await;
+        });
+    }
+
+    fn end_incoming(&self, call: u64, outcome: Result<()>) {
+        let inbound = self.incoming.borrow_mut().remove(call);
+        if let (Some(_), Err(error)) = (inbound, outcome) {
             self.push_error(call, error);
         }
         self.answered.notify_waiters();
@@ -293,12 +385,7 @@ impl LinkCore {
     }
 
     /// Pushes a reply as soon as there is room for it on the link and for its payloads in shared memory.
-    async fn push_reply(self: &Rc<Self>, call: u64, reply: &dyn Reply) -> Result<()> {
-        let header = FrameHeader {
-            kind: kind::REPLY,
-            call,
-            ..FrameHeader::default()
-        };
+    async fn push_reply(self: &Rc<Self>, call: u64, answer: &dyn Answer) -> Result<()> {
         let mut memory = Memory::Free;
         loop {
             let window = self.agreed.limits.byte_window as usize;
@@ -306,28 +393,56 @@ impl LinkCore {
                 // It fails only when the link has ended, and with it this task.
                 let _ = self.sender.queued_at_most(window).await;
             }
-            if self.is_lost() {
-                return Ok(());
-            }
-            match self.encode(memory, |into| reply.encode(into)) {
-                Ok(encoded) => {
-                    return match self.push(header, &[], encoded) {
-                        Pushed::Refused(error) => Err(error),
-                        Pushed::Done | Pushed::Ended => Ok(()),
-                    };
-                }
+            match self.encode(memory, |into| answer.encode(into)) {
                 Err(Unencoded::NoRoom(needs)) => {
                     let room = self.payloads.borrow().room(&needs);
                     memory = room.await;
                     // A reply that never finds the room that it asked for leaves others their turn.
                     tokio::task::yield_now().await;
                 }
-                Err(Unencoded::Failed(why)) => {
-                    return Err(Error::invalid_request(format!(
-                        "a reply cannot cross the process wall: {why}"
-                    )));
-                }
+                encoded => return self.push_encoded_reply(call, encoded),
             }
+        }
+    }
+
+    /// Pushes a reply if there is room just now.
+    fn try_push_reply(
+        self: &Rc<Self>,
+        call: u64,
+        answer: &dyn Answer,
+        memory: Memory,
+    ) -> Poll<Result<()>> {
+        if self.sender.queued_bytes() > self.agreed.limits.byte_window as usize {
+            return Poll::Pending;
+        }
+        match self.encode(memory, |into| answer.encode(into)) {
+            Err(Unencoded::NoRoom(_)) => Poll::Pending,
+            encoded => Poll::Ready(self.push_encoded_reply(call, encoded)),
+        }
+    }
+
+    fn push_encoded_reply(&self, call: u64, encoded: Result<Encoded, Unencoded>) -> Result<()> {
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            Err(Unencoded::Failed(why)) => {
+                return Err(Error::invalid_request(format!(
+                    "a reply cannot cross the process wall: {why}"
+                )));
+            }
+            Err(Unencoded::NoRoom(_)) => return Ok(()),
+        };
+        if self.is_lost() {
+            self.undo(encoded);
+            return Ok(());
+        }
+        let header = FrameHeader {
+            kind: kind::REPLY,
+            call,
+            ..FrameHeader::default()
+        };
+        match self.push(header, &[], encoded) {
+            Pushed::Refused(error) => Err(error),
+            Pushed::Done | Pushed::Ended => Ok(()),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Runs a link until it ends.
 
+use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use portcullis_engine::{Error, Result};
-use portcullis_transport::{Frame, FrameHeader, LinkReceiver, TransportError};
+use portcullis_engine::Result;
+use portcullis_transport::{FrameHeader, LinkReceiver, TransportError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::core::LinkCore;
@@ -51,7 +54,6 @@ pub(super) fn start(
 
 /// Takes the peer's frames until the link ends, and says what ended it.
 async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> TransportError {
-    let mut frames = Vec::new();
     let slots = core.payloads.borrow().peer();
     let mut heartbeat = Heartbeat::default();
     let mut beat = interval(BEAT);
@@ -66,20 +68,22 @@ async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> 
             set = Some(deadline);
         }
         let outcome = tokio::select! {
-            received = receiver.receive(&mut frames) => {
+            received = receive(core, &mut receiver) => {
                 heartbeat.heard();
-                let end = received.err();
-                // What came before the end counts.
-                let taken = take(core, &mut frames);
-                match (taken, end) {
-                    (Err(error), _) => Err(error),
-                    (Ok(()), Some(end)) => return end,
-                    (Ok(()), None) => {
-                        // Others on this arbiter have their turn after each batch.
-                        tokio::task::yield_now().await;
+                match received {
+                    Ok(Ok(())) => {
+                        // Others on this arbiter have their turn after each batch, the actors that were called among them.
+                        turn().await;
+                        core.look_for_answers();
                         Ok(())
                     }
+                    Ok(broken) => broken,
+                    Err(end) => return end,
                 }
+            }
+            () = core.woken.some() => {
+                core.look_for_answers();
+                Ok(())
             }
             () = core.sweep.notified() => core.sweep(Instant::now()),
             () = &mut timer, if deadline.is_some() => {
@@ -103,8 +107,36 @@ async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> 
     }
 }
 
-fn take(core: &Rc<LinkCore>, frames: &mut Vec<Frame>) -> Result<(), Error> {
-    frames.drain(..).try_for_each(|frame| core.receive(frame))
+/// Takes the frames of one read; fails in the inner way where the peer breaks the protocol.
+async fn receive(
+    core: &Rc<LinkCore>,
+    receiver: &mut LinkReceiver,
+) -> Result<Result<()>, TransportError> {
+    poll_fn(|cx| {
+        let mut outcome = Ok(());
+        let received = receiver.poll_receive_each(cx, |frame| {
+            outcome = core.receive(frame);
+            match outcome {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        received.map_ok(|()| std::mem::replace(&mut outcome, Ok(())))
+    })
+    .await
+}
+
+/// Lets all others on this arbiter that are ready have their turn. Unlike tokio's `yield_now` it does not look for I/O first.
+async fn turn() {
+    let mut had_turn = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut had_turn, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Notices a peer that does not serve its link any more.
