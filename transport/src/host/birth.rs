@@ -83,7 +83,9 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
     let started = attempt.lead(pid, &pidfd, &names);
     let Attempt { pipes, group, .. } = attempt;
     // Kept until a child that could not be watched has been ended: a group with a process in it cannot be removed.
-    let group = group.and_then(Result::ok).map(Arc::new);
+    let group = group
+        .and_then(Result::ok)
+        .map(|group| Arc::new(group.close()));
     let belongings = Belongings {
         words: pipes.words,
         note: pipes.note,

@@ -39,6 +39,10 @@ fn main() {
     let tests: &[(&str, fn())] = &[
         ("every_layer_is_in_force", every_layer_is_in_force),
         (
+            "a_host_costs_its_application_four_descriptors",
+            a_host_costs_its_application_four_descriptors,
+        ),
+        (
             "from_outside_a_host_has_nothing",
             from_outside_a_host_has_nothing,
         ),
@@ -218,6 +222,18 @@ fn every_layer_is_in_force() {
     }
     println!("  {}", host.text.lines().next().unwrap());
     host.end();
+}
+
+/// The link, the process, its words and its last note: many hosts must fit into the usual limit.
+fn a_host_costs_its_application_four_descriptors() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let first = reported(command("report", strict()));
+    let before = open();
+    let second = reported(command("report", strict()));
+    let each = open() - before;
+    assert!(each <= 4, "{each}");
+    first.end();
+    second.end();
 }
 
 fn from_outside_a_host_has_nothing() {
