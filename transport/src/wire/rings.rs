@@ -42,6 +42,8 @@ pub(crate) use offer::Offer;
 
 /// Most bytes read at once, so that frames keep no more alive than with a socket.
 const MAX_READ: usize = 64 << 10;
+/// How many reads there are between two looks at the socket, if there is always something in the ring.
+const READS_PER_LOOK: u32 = 32;
 /// How often the peer's index is looked at before other tasks of the thread have their turn.
 const LOOKS_PER_TURN: usize = 16;
 
@@ -85,6 +87,7 @@ impl Rings {
                 sleeper: Sleeper::new(Word::DataSleep),
                 spinner: Spinner::new(may_spin),
                 wait: None,
+                reads: 0,
                 ends: false,
                 rings,
             }),
@@ -230,6 +233,7 @@ struct RingReader {
     sleeper: Sleeper,
     spinner: Spinner,
     wait: Option<Wait>,
+    reads: u32,
     /// The peer has gone: what it had written by then is all that there is.
     ends: bool,
 }
@@ -279,6 +283,10 @@ impl RingReader {
             }
             let available = self.available()?;
             if available > 0 {
+                self.reads = self.reads.wrapping_add(1);
+                if self.reads.is_multiple_of(READS_PER_LOOK) && !self.ends {
+                    self.rings.lifeline.poll(Half::Reader, cx)?;
+                }
                 return Poll::Ready(self.read(available.min(MAX_READ), into));
             }
             if self.rings.lifeline.is_holding() {

@@ -183,7 +183,7 @@ impl Lifeline {
 }
 
 /// The message that so many descriptors come with.
-fn message(number: u64, count: usize) -> [u8; MESSAGE_LEN] {
+pub(super) fn message(number: u64, count: usize) -> [u8; MESSAGE_LEN] {
     let wire = WireMessage {
         magic: MAGIC,
         count: (count as u32).into(),

@@ -59,7 +59,7 @@ impl Offer {
         })
     }
 
-    fn to_bytes(&self) -> [u8; OFFER_LEN] {
+    pub(super) fn to_bytes(&self) -> [u8; OFFER_LEN] {
         let wire = WireOffer {
             magic: MAGIC,
             format: FORMAT.into(),
