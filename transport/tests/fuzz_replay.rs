@@ -15,6 +15,8 @@ mod transport_handshake;
 mod transport_link;
 #[path = "../../fuzz/bodies/transport_pool.rs"]
 mod transport_pool;
+#[path = "../../fuzz/bodies/transport_ring.rs"]
+mod transport_ring;
 
 const DEFAULT_RUNS: u64 = 5_000;
 const MAX_LEN: usize = 16 << 10;
@@ -55,6 +57,28 @@ fn any_use_of_a_pool() {
         ]);
     }
     replay("transport_pool", &[steps], transport_pool::run);
+}
+
+#[test]
+fn any_memory_as_a_ring() {
+    // Honest steps: a frame is written and read, twice around the ring; the other ring is filled and emptied.
+    let mut honest = vec![0];
+    for _ in 0..4 {
+        let frame = FrameHeader {
+            len: 1,
+            ..FrameHeader::default()
+        };
+        let mut bytes = frame.to_bytes().to_vec();
+        bytes.push(0xaa);
+        let at = (honest.len() / 43 * 33) as u8;
+        honest.extend_from_slice(&[3, at, 33]);
+        honest.extend_from_slice(&bytes);
+        honest.extend_from_slice(&[1, 33, 5, 200, 6, 64, 2, 64, 7, 0x87]);
+    }
+    let mut lies = honest.clone();
+    lies.extend_from_slice(&[4, 1, 33, 0, 0, 0, 0, 0, 0, 0, 5, 9]);
+    lies.extend_from_slice(&[0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 5, 9]);
+    replay("transport_ring", &[honest, lies], transport_ring::run);
 }
 
 fn two_frames(first: u8) -> Vec<u8> {
