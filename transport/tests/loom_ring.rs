@@ -4,6 +4,8 @@
 //! What is modelled is the file that the wire uses, included as it is; here its words are loom's atomics, and an alarm is a
 //! flag that is waited for. If one side could miss the other, it would sleep for ever, which loom reports.
 
+#![allow(clippy::unwrap_used)]
+
 use loom::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Condvar, Mutex};
 
