@@ -15,6 +15,7 @@ mod image;
 mod launch;
 mod pipes;
 mod plan;
+mod spare_network;
 mod watch;
 
 pub use check::check;

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use super::image::HostImage;
 use super::launch::HostProgram;
 use super::pipes::{Deadline, NoReport, Pipes, end, reap_held};
 use super::plan::Plan;
+use super::spare_network;
 use super::watch::{self, Belongings, HostProcess};
 use crate::error::TransportError;
 use crate::link::socket_pair;
@@ -61,8 +63,13 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
             .contains(Layer::ControlGroup)
             .then(|| ControlGroup::make(&sandbox.quotas))
     });
+    let wants_network = user == UserPlan::OwnId
+        && order
+            .sandbox
+            .is_some_and(|sandbox| sandbox.layers.contains(Layer::NetworkNamespace));
     let mut attempt = Attempt {
         order: &order,
+        network: wants_network.then(spare_network::take).flatten(),
         theirs: spare(&theirs).map_err(spawning)?,
         pipes,
         user,
@@ -81,6 +88,7 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
         }
     };
     let started = attempt.lead(pid, &pidfd, &names);
+    prepare_network(wants_network);
     let Attempt { pipes, group, .. } = attempt;
     // Kept until a child that could not be watched has been ended: a group with a process in it cannot be removed.
     let group = group
@@ -104,6 +112,14 @@ pub(super) fn bear(order: Order<'_>) -> Result<(HostProcess, OwnedFd), Transport
             end(pidfd, group);
             Err(names.failed(format!("it cannot be watched ({error}), so it was ended")))
         }
+    }
+}
+
+/// From the second host on there are likely more.
+fn prepare_network(is_wanted: bool) {
+    static IS_FIRST: AtomicBool = AtomicBool::new(true);
+    if is_wanted && !IS_FIRST.swap(false, Ordering::Relaxed) {
+        spare_network::prepare();
     }
 }
 
@@ -183,6 +199,8 @@ pub(super) fn spawning(error: Errno) -> TransportError {
 
 struct Attempt<'a> {
     order: &'a Order<'a>,
+    /// A network namespace that nobody had before.
+    network: Option<OwnedFd>,
     theirs: OwnedFd,
     pipes: Pipes,
     user: UserPlan,
@@ -276,6 +294,7 @@ impl Attempt<'_> {
             status: child.status.as_fd(),
             parents_ends: self.pipes.parents_ends(),
             namespaces,
+            network: self.network.as_ref().map(AsFd::as_fd),
             user_map,
             doors: self.doors(),
             is_private: self.is_private(),
@@ -344,6 +363,7 @@ impl Attempt<'_> {
             return Err(names.layer(layer, refusal(error)));
         }
         self.refused = Some(error);
+        self.network = None;
         Ok(())
     }
 

@@ -59,6 +59,7 @@ fn try_all(image: &HostImage) -> Result<Isolation, TransportError> {
             status: child.status.as_fd(),
             parents_ends: pipes.parents_ends(),
             namespaces,
+            network: None,
             user_map: (user == UserPlan::Namespace && lost == LayerSet::NONE).then(user_map),
             doors: &[],
             is_private: false,

@@ -12,7 +12,7 @@ use crate::sandbox::filter::{self, Stage};
 use crate::sandbox::{Isolation, Layer, LayerSet, LayerState, SandboxPolicy, SandboxProfile};
 use crate::sys::filter::put_on_all_threads;
 use crate::sys::layers::{self, NOT_TRIED, Outcome};
-use crate::sys::process::{remove_variables, take_inherited};
+use crate::sys::process::{forget_code, remove_variables, take_inherited};
 use crate::sys::signals;
 use crate::sys::spawn::OUTCOME_DIGITS;
 use crate::wire::unix::check_socket;
@@ -121,6 +121,7 @@ pub fn serve() -> Result<Isolation, TransportError> {
     if let Some(plan) = plan {
         put_filter(plan, Stage::Serve, isolation)?;
     }
+    forget_code();
     Ok(isolation.clone())
 }
 

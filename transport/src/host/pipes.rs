@@ -198,6 +198,7 @@ mod tests {
             status: child.status.as_fd(),
             parents_ends: pipes.parents_ends(),
             namespaces: crate::sandbox::LayerSet::NONE,
+            network: None,
             user_map: None,
             doors: &[],
             is_private: false,

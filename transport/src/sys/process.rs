@@ -56,6 +56,40 @@ pub(crate) fn wait_for(pidfd: BorrowedFd<'_>) -> Result<Option<Ended>, Errno> {
     }))
 }
 
+/// Gives the calling thread a network namespace of its own; the other threads stay where they are.
+pub(crate) fn leave_network() -> Result<(), Errno> {
+    // SAFETY: of the namespaces only that of the network is left, which affects no memory and no descriptor.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+}
+
+/// Gives back the pages of this program's code that its start has touched: what is used again comes back from the file, and
+/// most of it is not.
+pub(crate) fn forget_code() {
+    unsafe extern "C" {
+        /// Where the linker puts this program's first byte, and what follows its code.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let page = rustix::param::page_size();
+    let (start, end) = (&raw const __executable_start, &raw const etext);
+    let len = (end.addr().saturating_sub(start.addr()) / page) * page;
+    if !start.addr().is_multiple_of(page) {
+        return;
+    }
+    // SAFETY: up to here the program is mapped from its file and only read: the kernel reads the same bytes again. What is
+    // relocated at start, and all that is written, comes behind the code.
+    let forgotten = unsafe {
+        rustix::mm::madvise(
+            start.cast_mut().cast(),
+            len,
+            rustix::mm::Advice::LinuxDontNeed,
+        )
+    };
+    if let Err(error) = forgotten {
+        tracing::debug!(%error, "the code of the start stays in memory");
+    }
+}
+
 /// The first descriptor that is not a standard stream.
 const FIRST_DESCRIPTOR: RawFd = 3;
 

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::filter::put_on_all_threads;
 use super::landlock::last_error;
@@ -159,6 +160,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) parents_ends: [RawFd; 2],
     /// The namespaces that it gets.
     pub(crate) namespaces: LayerSet,
+    /// The network namespace that it enters instead of getting a new one.
+    pub(crate) network: Option<BorrowedFd<'a>>,
     /// The line of the user map, if it gets a user namespace.
     pub(crate) user_map: Option<Vec<u8>>,
     /// Files to which it writes `0` to enter its control group, with the rights of whoever opened them.
@@ -205,7 +208,8 @@ impl Birth<'_> {
             (Layer::UtsNamespace, libc::CLONE_NEWUTS),
             (Layer::CgroupNamespace, libc::CLONE_NEWCGROUP),
         ] {
-            if self.namespaces.contains(layer) {
+            let is_there = layer == Layer::NetworkNamespace && self.network.is_some();
+            if self.namespaces.contains(layer) && !is_there {
                 flags |= flag;
             }
         }
@@ -258,6 +262,10 @@ impl Birth<'_> {
         self.close_parents_ends();
         for door in self.doors {
             rustix::io::write(door, b"0").map_err(at(Step::Layer(Layer::ControlGroup)))?;
+        }
+        if let Some(network) = self.network {
+            move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
+                .map_err(at(Step::Layer(Layer::NetworkNamespace)))?;
         }
         if let Some(map) = &self.user_map {
             layers::map_user(map).map_err(at(Step::Layer(Layer::OwnUser)))?;
