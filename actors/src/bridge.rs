@@ -36,6 +36,7 @@ mod remote;
 mod reply;
 mod sample_memory;
 mod scope;
+mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -49,13 +50,16 @@ pub use handle::{AnyHandle, Call, Handle};
 #[doc(hidden)]
 pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};
-pub(crate) use link::APPLICATION;
-pub use link::{Link, LinkLost};
+pub(crate) use link::Diagnose;
+pub use link::{Heartbeat, Link, LinkBuilder, LinkLost, PeerState, PeerStates};
 pub(crate) use payload_port::PayloadTerms;
 pub use payload_port::{SampleMemory, SlotAllocator};
 pub use proxy::Proxy;
 pub use recipient::Slot;
 pub use remote::{Remote, wire_id};
 pub use reply::ReplyFuture;
+pub use table::{InterfaceTable, MessageType};
 pub use trace::{TraceContext, TraceSource};
 pub use watch::Watch;
+
+pub use portcullis_transport::{Endpoint, LinkLimits};

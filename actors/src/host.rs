@@ -3,6 +3,7 @@
 //! [`Host`] says which program it is and what it may use up; [`ProtectedHost`] adds why it is believed. A
 //! [`HostConnection`] is a started one. The session's `Opener` opens for it; it opens nothing itself.
 
+mod actor_host;
 mod connection;
 mod create;
 mod init;
@@ -13,7 +14,9 @@ mod program;
 mod session_places;
 mod trust;
 
+pub use actor_host::{ActorHost, init_actor, init_actor_with};
 pub use connection::HostConnection;
+pub(crate) use connection::diagnose;
 pub(crate) use create::create_object;
 pub use init::init;
 pub use lock::HostLock;

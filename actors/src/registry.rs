@@ -14,7 +14,7 @@ use portcullis_engine::{
     Registry as Components, Result, SampleAllocator, Settings, Transform as TransformComponent,
 };
 
-use crate::bridge::{AnyHandle, Handle};
+use crate::bridge::{AnyHandle, Handle, Interface, InterfaceTable};
 use crate::interactive::{ControlActor, Interactive};
 use crate::pipeline::transform::{TransformActor, TransformObject};
 use crate::worker::Worker;
@@ -62,6 +62,8 @@ pub struct Registry {
     interactive: HashMap<&'static str, (usize, CreateInteractive)>,
     /// What a signed manifest refuses, by class.
     refused: BTreeMap<String, TrustError>,
+    /// Interfaces beside the built-in ones.
+    interfaces: InterfaceTable,
 }
 
 impl Registry {
@@ -112,6 +114,7 @@ impl Registry {
     #[must_use]
     pub fn with_interactive<C: Interactive + TransformComponent + Unpin>(mut self) -> Self {
         self.components.transform::<C>();
+        self.interfaces.add::<C::Interface>();
         let create: CreateInteractive = Arc::new(|settings, environment| {
             let settings = settings.clone();
             async move {
@@ -139,6 +142,19 @@ impl Registry {
                 .insert(C::INFO.class, (registration, create));
         }
         self
+    }
+
+    /// With an interface of the program's own, which both sides of the wall must know alike. Those of interactive components
+    /// are known by themselves.
+    #[must_use]
+    pub fn with_interface<I: Interface>(mut self) -> Self {
+        self.interfaces.add::<I>();
+        self
+    }
+
+    /// The interfaces beside the built-in ones.
+    pub(crate) fn interfaces(&self) -> &InterfaceTable {
+        &self.interfaces
     }
 
     /// What of this a signed manifest lists in the same version. It knows why each of the others is refused.

@@ -5,6 +5,7 @@ use actix::{Actor, Addr};
 use super::proxy::Proxy;
 use super::recipient::Slot;
 use super::remote::Remote;
+use super::table::MessageType;
 
 /// A list of messages that an actor answers. Declare one with [`interface!`](crate::interface).
 pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
@@ -14,6 +15,8 @@ pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
     const METHODS: &'static [u32];
     /// The [`Remote::SHAPE`]s of the messages, in the same order.
     const SHAPES: &'static [u32];
+    /// The messages, in the same order.
+    fn messages() -> Vec<MessageType>;
     /// The name's hash: what is on the wire.
     const ID: u32 = super::remote::wire_id(Self::NAME);
 }
@@ -81,6 +84,10 @@ macro_rules! interface {
                 $crate::bridge::distinct([$(<$message as $crate::bridge::Remote>::ID),*])
             };
             const SHAPES: &'static [u32] = &[$(<$message as $crate::bridge::Remote>::SHAPE),*];
+
+            fn messages() -> ::std::vec::Vec<$crate::bridge::MessageType> {
+                ::std::vec![$($crate::bridge::MessageType::of::<$message>()),*]
+            }
         }
 
         impl<A> $crate::bridge::ServedBy<A> for $name

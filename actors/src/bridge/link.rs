@@ -3,8 +3,10 @@
 //! One arbiter per side holds the link, its proxies and the exported actors, so nothing here is locked. Whatever comes from
 //! the peer is checked as if an attacker had written it; a violation ends the link, never this process.
 
+mod builder;
 mod core;
 mod death;
+mod heartbeat;
 mod incoming;
 mod objects;
 mod outgoing;
@@ -13,28 +15,26 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::LocalBoxFuture;
-use portcullis_engine::{Error, ErrorKind, Result};
-use portcullis_transport::{Endpoint, Features, Hello, LinkLimits, TransportError};
+use portcullis_engine::{Error, Result};
+use portcullis_transport::TransportError;
 use tokio::sync::watch;
 
 #[cfg(test)]
 pub(crate) use self::core::Census;
 pub(crate) use self::core::LinkCore;
+pub use builder::LinkBuilder;
+pub use heartbeat::{Heartbeat, PeerState, PeerStates};
 pub(crate) use objects::WireHandle;
 pub(crate) use wire::kind;
 
 use super::handle::Handle;
 use super::interface::Interface;
-use super::payload_port::{PayloadTerms, SlotAllocator};
+use super::payload_port::SlotAllocator;
 
 /// The application's id among the processes of a topology.
 pub(crate) const APPLICATION: u64 = 0;
-
-/// The application gives each host that it connects a number of its own.
-static HOSTS: AtomicU64 = AtomicU64::new(1);
 
 /// Makes a link's end into the error that pending calls get: for a host, how its process ended.
 pub(crate) type Diagnose = Box<dyn FnOnce(TransportError) -> LocalBoxFuture<'static, Error>>;
@@ -46,46 +46,9 @@ pub struct Link {
 }
 
 impl Link {
-    /// Shakes hands over `endpoint` and runs the link on this arbiter until it ends.
-    ///
-    /// `terms` say how its payloads are kept, `root` is what the peer finds as this side's first object, `diagnose` turns the
-    /// link's end into an error.
-    ///
-    /// # Errors
-    /// `Protocol` when the sides do not fit, `HostLost` when the peer goes away.
-    pub(crate) async fn connect(
-        endpoint: Endpoint,
-        host_id: u64,
-        terms: PayloadTerms,
-        root: Option<super::AnyHandle>,
-        diagnose: Diagnose,
-    ) -> Result<Self> {
-        let hello = Hello {
-            features: Features::ALL,
-            interface_table: crate::pipeline::interface_table(),
-            limits: LinkLimits {
-                max_frame: 16 << 20,
-                ..LinkLimits::default()
-            },
-            host_id,
-            names_peer: match host_id {
-                APPLICATION => HOSTS.fetch_add(1, Ordering::Relaxed),
-                _ => 0,
-            },
-        };
-        match endpoint.connect(hello).await {
-            Ok(link) if link.agreed.host_id == link.agreed.peer_host_id => Err(Error::new(
-                ErrorKind::Protocol(format!("both sides are host {host_id}").into()),
-            )),
-            Ok(link) => Ok(Self {
-                // The application watches its hosts, and not the other way round: it may stand in a debugger.
-                core: run::start(link, terms, root, host_id == APPLICATION, diagnose),
-            }),
-            Err(error @ TransportError::HandshakeMismatch { .. }) => {
-                Err(Error::new(ErrorKind::Protocol(error.to_string().into())))
-            }
-            Err(error) => Err(diagnose(error).await),
-        }
+    /// Makes a link: see [`LinkBuilder`].
+    pub fn builder() -> LinkBuilder {
+        LinkBuilder::new()
     }
 
     /// The peer's first object.
@@ -104,6 +67,11 @@ impl Link {
     /// Memory for payloads that will cross this link.
     pub fn allocator(&self) -> Arc<SlotAllocator> {
         self.core.allocator()
+    }
+
+    /// Follows whether the peer answers.
+    pub fn peer_states(&self) -> PeerStates {
+        self.core.peer.borrow().states()
     }
 
     /// Watches for the link's end.

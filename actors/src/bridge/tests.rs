@@ -1,6 +1,8 @@
 //! Two ends of a link in one process: what a handle promises, whichever side its actor is on and whatever carries the link.
 
 mod calls;
+mod connect;
+mod heartbeat;
 mod hostile;
 mod life;
 mod pressure;
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::link::Census;
-use super::{AnyHandle, FileDescriptor, Handle, Link, PayloadTerms, ReplyFuture};
+use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
 
 crate::interface! { Desk = "test.Desk" {
     Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped,
@@ -334,15 +336,12 @@ async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> L
         }
         .boxed_local()
     };
-    let link = Link::connect(
-        endpoint,
-        host_id,
-        PayloadTerms::default(),
-        root,
-        Box::new(why),
-    )
-    .await;
-    link.expect("connects")
+    let builder = Link::builder().any_root(root).diagnose(Box::new(why));
+    let builder = match host_id {
+        0 => builder,
+        _ => builder.as_host(),
+    };
+    builder.connect(endpoint).await.expect("connects")
 }
 
 /// Both ends of a link; the far one has a desk as its root.

@@ -171,8 +171,14 @@ impl MediaSessionBuilder {
             (None, Placement::InProcess) => {
                 HostConnection::in_process(Arc::clone(&self.registry)).await?
             }
-            (None, Placement::Isolated(host)) => host.start().await?,
-            (None, Placement::Protected(host)) => host.start().await?,
+            (None, Placement::Isolated(host)) => {
+                let host = host.clone().interfaces(self.registry.interfaces());
+                host.start().await?
+            }
+            (None, Placement::Protected(host)) => {
+                let host = host.clone().interfaces(self.registry.interfaces());
+                host.start().await?
+            }
         };
         let policy = self.policy;
         let opener = runtime::run(move || async move { Ok(policy.start()) }).await?;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::Either;
 use portcullis_engine::error::{HostExit, HostQuota};
 use portcullis_engine::topology::Placement;
 use portcullis_engine::{Error, ErrorKind, Result};
@@ -16,17 +15,14 @@ use portcullis_transport::{
 
 use super::lock::{self, HostLock};
 use super::pmp_host::{ConfigureHost, PmpHost, PmpHostActor};
+use super::program::LinkTerms;
 use super::trust::Vouched;
-use crate::bridge::{
-    APPLICATION, Handle, Link, LinkLost, PayloadTerms, SampleMemory, SlotAllocator,
-};
+use crate::bridge::{Diagnose, Handle, Link, LinkLost, PeerStates, SampleMemory, SlotAllocator};
 use crate::registry::Registry;
 use crate::runtime;
 
 /// How long a link that broke waits for its host's end, to say how it ended.
 const EXIT_WAIT: Duration = Duration::from_millis(500);
-/// How long what an ended host sent last may take to be read.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
 /// How long after a broken protocol a host's end counts as the reason.
 const DYING_WAIT: Duration = Duration::from_millis(50);
 
@@ -46,19 +42,18 @@ pub(super) async fn connect(
         vouched,
         terms,
     } = order;
-    let watched = process.exited();
-    let exited = process.exited();
-    let host = Arc::downgrade(&process);
-    tracing::debug!(host = pid, "host started");
+    let started = Arc::clone(&process);
     let connected = runtime::run(move || async move {
-        let diagnose =
-            Box::new(move |end: TransportError| host_lost(pid, end, host, watched).boxed_local());
-        let link = Link::connect(Endpoint::unix(socket), APPLICATION, terms, None, diagnose);
-        let link = link.await?;
-        actix_rt::spawn(close_after(exited, link.clone()));
-        Ok((link.root::<PmpHost>()?, link.lost(), link.allocator()))
+        let link = link(&started, socket, terms).await?;
+        let states = link.peer_states();
+        Ok((
+            link.root::<PmpHost>()?,
+            link.lost(),
+            states,
+            link.allocator(),
+        ))
     });
-    let (pmp, lost, memory) = connected.await?;
+    let (pmp, lost, states, memory) = connected.await?;
     let facts = pmp.send(configure).await?;
     let isolation = checked(facts.isolation, &sandbox)?;
     if isolation.missing().next().is_some() {
@@ -68,10 +63,27 @@ pub(super) async fn connect(
         pmp,
         process: Some(process),
         lost: Some(lost),
+        states: Some(states),
         memory,
         confined: Some((sandbox.profile, isolation)),
         vouched,
     })))
+}
+
+/// Shakes hands with a host that was just started. On Portcullis' own arbiter.
+pub(super) async fn link(
+    process: &Arc<HostProcess>,
+    socket: OwnedFd,
+    terms: LinkTerms,
+) -> Result<Link> {
+    tracing::debug!(host = process.pid(), "host started");
+    Link::builder()
+        .interfaces(&terms.interfaces)
+        .heartbeat(terms.heartbeat)
+        .payloads(terms.payloads)
+        .to_host(process)
+        .connect(Endpoint::unix(socket))
+        .await
 }
 
 /// What was ordered of a host.
@@ -79,7 +91,7 @@ pub(super) struct Order {
     pub(super) sandbox: Sandbox,
     pub(super) configure: ConfigureHost,
     pub(super) vouched: Option<Vouched>,
-    pub(super) terms: PayloadTerms,
+    pub(super) terms: LinkTerms,
 }
 
 /// Refuses a host that says itself that it is not what was ordered.
@@ -108,18 +120,11 @@ fn checked(reported: Option<Isolation>, ordered: &Sandbox) -> Result<Isolation> 
     }
 }
 
-/// Ends the link when the process has ended, though another process may hold its socket.
-async fn close_after(exited: impl Future<Output = portcullis_transport::HostExit>, link: Link) {
-    let lost = link.lost();
-    let exited = std::pin::pin!(exited);
-    if let Either::Left(_) =
-        futures::future::select(exited, std::pin::pin!(lost.clone().wait())).await
-    {
-        // What it sent last is read first.
-        if tokio::time::timeout(DRAIN_WAIT, lost.wait()).await.is_err() {
-            link.close();
-        }
-    }
+/// Makes the end of the link to a process into the error that says how the process ended.
+pub(crate) fn diagnose(process: &Arc<HostProcess>) -> Diagnose {
+    let (pid, exited) = (process.pid(), process.exited());
+    let host = Arc::downgrade(process);
+    Box::new(move |end: TransportError| host_lost(pid, end, host, exited).boxed_local())
 }
 
 /// Why a link to a host has ended: how the process did, or what it did wrong, for which it is killed.
@@ -195,6 +200,7 @@ struct Shared {
     pmp: Handle<PmpHost>,
     process: Option<Arc<HostProcess>>,
     lost: Option<LinkLost>,
+    states: Option<PeerStates>,
     /// Memory of this process that the host can read; of an in-process one, what everything uses.
     memory: Arc<SlotAllocator>,
     /// Which kind of host was ordered, and what it reports; `None` in the application's own process.
@@ -253,6 +259,7 @@ impl HostConnection {
             pmp,
             process: None,
             lost: None,
+            states: None,
             memory,
             confined: None,
             vouched: None,
@@ -301,6 +308,11 @@ impl HostConnection {
     /// Watches for the host's end; `None` in the application's own process.
     pub fn lost(&self) -> Option<LinkLost> {
         self.0.lost.clone()
+    }
+
+    /// Follows whether the host answers; `None` in the application's own process.
+    pub fn peer_states(&self) -> Option<PeerStates> {
+        self.0.states.clone()
     }
 
     /// Kills the host process, if there is one.

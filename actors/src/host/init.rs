@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_rt::System;
 use futures::FutureExt;
 use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
-use portcullis_transport::{Endpoint, TransportError, host};
+use portcullis_transport::{Endpoint, Isolation, TransportError, host};
 
 use super::PmpHostActor;
 use super::program::start_error;
-use crate::bridge::{Link, PayloadTerms, SlotAllocator};
+use crate::bridge::{AnyHandle, InterfaceTable, Link, SlotAllocator};
 use crate::registry::Registry;
 
 /// Exit code of a host that could not serve: EX_SOFTWARE of sysexits.
@@ -24,13 +24,28 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// In an ordinary process it returns at once. In a process that was started as a host it serves the application that
 /// started it and never returns: the process ends when the application goes.
 pub fn init(registry: Registry) {
+    let table = crate::pipeline::interface_table().and(registry.interfaces());
+    serve_if_host(table, move |host| {
+        let memory = Arc::clone(&host.memory) as Arc<dyn SampleAllocator>;
+        PmpHostActor::create(Arc::new(registry), memory, Some(host.isolation)).into_any()
+    });
+}
+
+/// What a host's first actor is made with.
+pub(super) struct Making {
+    memory: Arc<LateAllocator>,
+    isolation: Isolation,
+}
+
+/// In a host, serves the actor that `make` gives and never returns.
+pub(super) fn serve_if_host(table: InterfaceTable, make: impl FnOnce(Making) -> AnyHandle) {
     INITIALISED.store(true, Ordering::Relaxed);
     let socket = match host::endpoint() {
         Ok(None) => return,
         Ok(Some(endpoint)) => endpoint.socket,
         Err(error) => fail(&error.to_string()),
     };
-    match serve(Endpoint::unix(socket), registry) {
+    match serve(Endpoint::unix(socket), &table, make) {
         Ok(()) => std::process::exit(0),
         Err(error) => fail(&error.to_string()),
     }
@@ -47,24 +62,28 @@ fn fail(why: &str) -> ! {
     std::process::exit(HOST_FAILED)
 }
 
-fn serve(endpoint: Endpoint, registry: Registry) -> Result<()> {
+fn serve(
+    endpoint: Endpoint,
+    table: &InterfaceTable,
+    make: impl FnOnce(Making) -> AnyHandle,
+) -> Result<()> {
     System::new().block_on(async move {
         // Everything of the runtime is there, and nothing has come from the application yet.
         let isolation = host::serve().map_err(start_error)?;
         let memory = Arc::new(LateAllocator::default());
-        let root = PmpHostActor::create(
-            Arc::new(registry),
-            Arc::clone(&memory) as Arc<dyn SampleAllocator>,
-            Some(isolation),
-        );
-        let link = Link::connect(
-            endpoint,
-            1,
-            PayloadTerms::default(),
-            Some(root.into_any()),
-            Box::new(|end| std::future::ready(why_ended(&end)).boxed_local()),
-        )
-        .await?;
+        let root = make(Making {
+            memory: Arc::clone(&memory),
+            isolation,
+        });
+        let link = Link::builder()
+            .as_host()
+            .interfaces(table)
+            .any_root(Some(root))
+            .diagnose(Box::new(|end| {
+                std::future::ready(why_ended(&end)).boxed_local()
+            }))
+            .connect(endpoint)
+            .await?;
         memory.set(link.allocator());
         let end = link.lost().wait().await;
         match end.kind() {
@@ -84,7 +103,7 @@ fn why_ended(end: &TransportError) -> Error {
 
 /// The link's memory, which exists only once the link does.
 #[derive(Debug, Default)]
-struct LateAllocator(std::sync::OnceLock<Arc<SlotAllocator>>);
+pub(super) struct LateAllocator(std::sync::OnceLock<Arc<SlotAllocator>>);
 
 impl LateAllocator {
     fn set(&self, memory: Arc<SlotAllocator>) {

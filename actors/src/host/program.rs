@@ -1,20 +1,22 @@
 //! Which program is a host, how it is confined, and what it may use up.
 
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    HostCommand, HostImage, HostProgram, HostQuotas, ImageSource, Sandbox, SandboxPolicy,
-    TransportError, TrustedPeer,
+    HostCommand, HostImage, HostProcess, HostProgram, HostQuotas, ImageSource, Sandbox,
+    SandboxPolicy, TransportError, TrustedPeer,
 };
 
 use super::connection::{self, HostConnection, Order};
 use super::init::is_initialised;
 use super::pmp_host::ConfigureHost;
 use super::trust::{Trust, Vouched};
-use crate::bridge::{PayloadTerms, SampleMemory};
+use crate::bridge::{Heartbeat, Interface, InterfaceTable, PayloadTerms, SampleMemory};
 
 /// Sessions that one host takes at a time, unless said otherwise.
 const SESSIONS: u32 = 64;
@@ -27,6 +29,24 @@ pub struct Host {
     quotas: HostQuotas,
     sessions: u32,
     terms: PayloadTerms,
+    interfaces: InterfaceTable,
+    heartbeat: Heartbeat,
+    variables: Vec<(OsString, OsString)>,
+}
+
+/// A host process that runs.
+pub(super) struct Launched {
+    pub(super) process: Arc<HostProcess>,
+    pub(super) socket: OwnedFd,
+    sandbox: Sandbox,
+    vouched: Option<Vouched>,
+}
+
+/// How this side holds the link to a host.
+pub(super) struct LinkTerms {
+    pub(super) payloads: PayloadTerms,
+    pub(super) interfaces: InterfaceTable,
+    pub(super) heartbeat: Heartbeat,
 }
 
 impl Default for Host {
@@ -53,6 +73,9 @@ impl Host {
             quotas: HostQuotas::default(),
             sessions: SESSIONS,
             terms: PayloadTerms::default(),
+            interfaces: InterfaceTable::new(),
+            heartbeat: Heartbeat::default(),
+            variables: Vec::new(),
         }
     }
 
@@ -96,6 +119,47 @@ impl Host {
         self
     }
 
+    /// With an interface beside the built-in ones that this program uses with the host: both must mean the same by it.
+    #[must_use]
+    pub fn interface<I: Interface>(mut self) -> Self {
+        self.interfaces.add::<I>();
+        self
+    }
+
+    /// All interfaces of a table.
+    pub(crate) fn interfaces(mut self, table: &InterfaceTable) -> Self {
+        self.interfaces = self.interfaces.and(table);
+        self
+    }
+
+    /// When it is reported that the host does not answer, and when it is killed for it: by default after two to three
+    /// seconds, and after six to seven.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Gives the host this variable with this value. Of the application's environment it gets only how to log and what
+    /// language to speak.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub(super) fn sandbox_policy(&self) -> SandboxPolicy {
+        self.policy
+    }
+
+    pub(super) fn link_terms(&self, interfaces: InterfaceTable) -> LinkTerms {
+        LinkTerms {
+            payloads: self.terms.clone(),
+            interfaces: interfaces.and(&self.interfaces),
+            heartbeat: self.heartbeat,
+        }
+    }
+
     pub(super) fn has_wall_time(&self) -> bool {
         self.quotas.wall_time.is_some()
     }
@@ -110,6 +174,28 @@ impl Host {
     }
 
     async fn start_in(&self, sandbox: Sandbox, trust: Option<&Trust>) -> Result<HostConnection> {
+        let Launched {
+            process,
+            socket,
+            sandbox,
+            vouched,
+        } = self.launch(sandbox, trust).await?;
+        let permitted = vouched.as_ref().and_then(Vouched::components);
+        let configure = ConfigureHost {
+            sessions: self.sessions,
+            permitted: permitted.map(<[_]>::to_vec),
+        };
+        let order = Order {
+            sandbox,
+            configure,
+            vouched,
+            terms: self.link_terms(crate::pipeline::interface_table()),
+        };
+        connection::connect(process, socket, order).await
+    }
+
+    /// Starts the process.
+    pub(super) async fn launch(&self, sandbox: Sandbox, trust: Option<&Trust>) -> Result<Launched> {
         if self.program == HostProgram::CurrentExe && !is_initialised() {
             return Err(Error::new(ErrorKind::HostStart(
                 "this program cannot be its own host; add `portcullis::host::init(portcullis::builtin());` as the first line of \
@@ -132,22 +218,19 @@ impl Host {
             quotas: self.quotas,
             ..sandbox
         };
-        let command = HostCommand::new(self.program.clone())
+        let mut command = HostCommand::new(self.program.clone())
             .image(image)
             .sandbox(sandbox.clone());
+        for (name, value) in &self.variables {
+            command = command.variable(name, value);
+        }
         let (process, socket) = command.spawn().await.map_err(start_error)?;
-        let permitted = vouched.as_ref().and_then(Vouched::components);
-        let configure = ConfigureHost {
-            sessions: self.sessions,
-            permitted: permitted.map(<[_]>::to_vec),
-        };
-        let order = Order {
+        Ok(Launched {
+            process: Arc::new(process),
+            socket,
             sandbox,
-            configure,
             vouched,
-            terms: self.terms.clone(),
-        };
-        connection::connect(Arc::new(process), socket, order).await
+        })
     }
 }
 
@@ -166,6 +249,12 @@ impl ProtectedHost {
 
     pub(super) fn has_wall_time(&self) -> bool {
         self.host.has_wall_time()
+    }
+
+    /// All interfaces of a table.
+    pub(crate) fn interfaces(mut self, table: &InterfaceTable) -> Self {
+        self.host = self.host.interfaces(table);
+        self
     }
 
     /// Verifies and starts the host and connects to it. Dropping the future ends it.

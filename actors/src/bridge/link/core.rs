@@ -16,6 +16,7 @@ use portcullis_transport::{
 use tokio::sync::{Notify, watch};
 
 use super::LinkLost;
+use super::heartbeat::Peer;
 use super::incoming::{Incoming, Woken};
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
@@ -43,6 +44,7 @@ pub(crate) struct LinkCore {
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
     pub(super) closing: Notify,
+    pub(super) peer: RefCell<Peer>,
     /// An answer that was there is on its way.
     pub(super) answered: Notify,
     /// For the next message that is encoded.
@@ -116,6 +118,7 @@ impl LinkCore {
             payloads: Rc::new(RefCell::new(payloads)),
             sweep: Arc::default(),
             closing: Notify::new(),
+            peer: RefCell::new(Peer::new()),
             answered: Notify::new(),
             scratch: Cell::default(),
             outgoing_descriptors: RefCell::default(),
@@ -352,6 +355,7 @@ impl LinkCore {
     pub(super) fn fail(&self, error: &Error) {
         self.mark_lost();
         self.lost.send_replace(Some(error.clone()));
+        self.peer.borrow_mut().lose();
         // Taken out first: completing a call or dropping an object may come back here.
         drop(self.incoming.take());
         self.outgoing.take().fail(error);

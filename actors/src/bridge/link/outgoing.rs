@@ -32,6 +32,9 @@ use crate::bridge::trace::TraceContext;
 /// How long a peer that reads its link may take to answer a cancel, which it does at once.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// When to look again at one that is overdue.
+const CANCEL_LOOK: Duration = Duration::from_secs(1);
+
 /// What has become of an attempt to make a message cross.
 enum Attempt {
     Ready(Encoded),
@@ -287,13 +290,14 @@ impl LinkCore {
             for (index, call) in &mut outgoing.calls {
                 if let Stage::Cancelled(since) = call.stage {
                     let deadline = since + CANCEL_DEADLINE;
-                    if deadline <= now {
+                    // One that reads nothing is another matter: see the heartbeat.
+                    if deadline <= now && !self.peer.borrow().is_unresponsive() {
                         return Err(protocol(format!(
                             "no answer to the cancel of {}",
                             call.what
                         )));
                     }
-                    next = earlier(next, deadline);
+                    next = earlier(next, deadline.max(now + CANCEL_LOOK));
                     continue;
                 }
                 let is_late = call.deadline.is_some_and(|deadline| deadline <= now);

@@ -5,33 +5,36 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures::FutureExt;
 use portcullis_engine::Result;
-use portcullis_transport::{FrameHeader, LinkReceiver, TransportError};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use portcullis_transport::{LinkReceiver, TransportError};
+use tokio::time::{Instant, sleep_until};
 
 use super::core::LinkCore;
+use super::heartbeat::{Beats, Heartbeat};
 use super::{Diagnose, wire};
 use crate::bridge::handle::AnyHandle;
 use crate::bridge::payload_port::PayloadTerms;
 
-/// How often a peer that is waited for and says nothing is asked whether it is still there.
-const BEAT: Duration = Duration::from_secs(1);
-/// Beats without a word from the peer after which it counts as hung.
-const MISSED_BEATS: u32 = 5;
+/// What this side brings to a link.
+pub(super) struct Terms {
+    pub(super) payloads: PayloadTerms,
+    pub(super) root: Option<AnyHandle>,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) diagnose: Diagnose,
+}
 
-/// Starts a link on this arbiter. With `beats` a peer that does not answer at all ends it.
-pub(super) fn start(
-    link: portcullis_transport::Link,
-    terms: PayloadTerms,
-    root: Option<AnyHandle>,
-    beats: bool,
-    diagnose: Diagnose,
-) -> Rc<LinkCore> {
+/// Starts a link on this arbiter.
+pub(super) fn start(link: portcullis_transport::Link, terms: Terms) -> Rc<LinkCore> {
     debug_assert_eq!(wire::ROOT, 0, "the root is the first export");
-    let core = LinkCore::new(link.sender, link.agreed, terms);
+    let Terms {
+        payloads,
+        root,
+        heartbeat,
+        diagnose,
+    } = terms;
+    let core = LinkCore::new(link.sender, link.agreed, payloads);
     if let Some(root) = root {
         core.export_root(root);
     }
@@ -40,7 +43,7 @@ pub(super) fn start(
     let receiver = link.receiver;
     actix_rt::spawn(async move {
         // Reading a message runs the user's own code on what a peer wrote.
-        let served = AssertUnwindSafe(serve(&running, receiver, beats)).catch_unwind();
+        let served = AssertUnwindSafe(serve(&running, receiver, heartbeat)).catch_unwind();
         let ended = served.await.unwrap_or_else(|_| {
             TransportError::protocol("reading a message of the peer panicked in this process")
         });
@@ -53,12 +56,13 @@ pub(super) fn start(
 }
 
 /// Takes the peer's frames until the link ends, and says what ended it.
-async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> TransportError {
+async fn serve(
+    core: &Rc<LinkCore>,
+    mut receiver: LinkReceiver,
+    heartbeat: Heartbeat,
+) -> TransportError {
     let slots = core.payloads.borrow().peer();
-    let mut heartbeat = Heartbeat::default();
-    let mut beat = interval(BEAT);
-    // Beats are counted, not time: a process that was stopped itself must not find its peer hung when it goes on.
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = Beats::new(heartbeat);
     let mut timer = std::pin::pin!(sleep_until(Instant::now()));
     let mut set = None;
     loop {
@@ -69,7 +73,7 @@ async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> 
         }
         let outcome = tokio::select! {
             received = receive(core, &mut receiver) => {
-                heartbeat.heard();
+                beats.heard(core);
                 match received {
                     Ok(Ok(())) => {
                         // Others on this arbiter have their turn after each batch, the actors that were called among them.
@@ -95,7 +99,7 @@ async fn serve(core: &Rc<LinkCore>, mut receiver: LinkReceiver, beats: bool) -> 
                 Ok(())
             }
             () = core.closing.notified() => return TransportError::Closed,
-            _ = beat.tick(), if beats => match heartbeat.beat(core) {
+            () = beats.tick() => match beats.beat(core) {
                 Some(hung) => return hung,
                 None => Ok(()),
             },
@@ -137,40 +141,4 @@ async fn turn() {
         Poll::Pending
     })
     .await;
-}
-
-/// Notices a peer that does not serve its link any more.
-#[derive(Default)]
-struct Heartbeat {
-    /// Whether the peer has said anything since the last beat.
-    was_heard: bool,
-    missed: u32,
-}
-
-impl Heartbeat {
-    fn heard(&mut self) {
-        self.was_heard = true;
-        self.missed = 0;
-    }
-
-    fn beat(&mut self, core: &LinkCore) -> Option<TransportError> {
-        let was_heard = std::mem::take(&mut self.was_heard);
-        if was_heard || !core.outgoing.borrow().is_waiting() {
-            self.missed = 0;
-            return None;
-        }
-        if self.missed >= MISSED_BEATS {
-            return Some(TransportError::Timeout {
-                what: "a sign of life of the peer".into(),
-                after: BEAT * MISSED_BEATS,
-            });
-        }
-        self.missed += 1;
-        let ping = FrameHeader {
-            kind: wire::kind::PING,
-            ..FrameHeader::default()
-        };
-        core.push_control(ping, &[]);
-        None
-    }
 }

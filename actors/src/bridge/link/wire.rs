@@ -20,6 +20,9 @@ pub(crate) mod kind {
     pub(crate) const PONG: u16 = 8;
     /// An object of the sender has ended by itself: object, generation; body is why, as an error. Behind all its replies.
     pub(crate) const DEATH: u16 = 9;
+    /// The sender's interfaces, in front of everything else, where the hashes of the hellos differ: body is their names, each
+    /// with the hash over its messages.
+    pub(crate) const TABLE: u16 = 10;
 }
 
 /// A reply that carries an error. One of the transport's user flags.

@@ -24,9 +24,13 @@ impl Random {
 }
 
 /// A peer of which only the frames are ours.
-async fn raw(endpoint: Endpoint, host_id: u64, names_peer: u64) -> portcullis_transport::Link {
+pub(super) async fn raw(
+    endpoint: Endpoint,
+    host_id: u64,
+    names_peer: u64,
+) -> portcullis_transport::Link {
     let hello = Hello {
-        interface_table: crate::pipeline::interface_table(),
+        interface_table: super::super::InterfaceTable::new().hash(),
         limits: LinkLimits {
             max_frame: 16 << 20,
             ..LinkLimits::default()
@@ -450,7 +454,7 @@ fn what_was_never_asked_ends_the_link() {
 }
 
 /// Lets time pass by itself: nothing here waits for real.
-fn run_in_no_time(test: impl Future<Output = ()> + 'static) {
+pub(super) fn run_in_no_time(test: impl Future<Output = ()> + 'static) {
     let began = Instant::now();
     actix_rt::System::new().block_on(async {
         tokio::time::pause();

@@ -182,6 +182,16 @@ impl Outgoing {
         }
     }
 
+    /// The peer has not read what it was sent: what it owes an answer for it owes from now on.
+    pub(in crate::bridge::link) fn restart_cancels(&mut self) {
+        let now = Instant::now();
+        for (_, call) in &mut self.calls {
+            if let Stage::Cancelled(since) = &mut call.stage {
+                *since = now;
+            }
+        }
+    }
+
     /// Whether a call may be tried that has just been made: nothing is before it.
     pub(super) fn is_free(&self, object: (u32, u32), class: Class) -> bool {
         !self.queues.contains_key(&object) && self.ready[class as usize].is_empty()

@@ -1,0 +1,85 @@
+//! A peer that does not answer is reported, and that it answers again is too; nobody waits longer than agreed.
+
+use portcullis_transport::FrameHeader;
+
+use super::super::link::kind;
+use super::super::{Heartbeat, PeerState};
+use super::hostile::{raw, run_in_no_time};
+use super::*;
+
+/// A link with this heartbeat, and its peer, of which only the frames are ours.
+async fn watched(
+    heartbeat: Heartbeat,
+) -> (
+    Link,
+    portcullis_transport::LinkSender,
+    portcullis_transport::LinkReceiver,
+) {
+    let (near, far) = Endpoint::memory_pair(64 << 10);
+    let near = Link::builder().heartbeat(heartbeat).connect(near);
+    let (near, far) = tokio::join!(near, raw(far, 1, 0));
+    actix_rt::spawn(far.writer);
+    (near.expect("connects"), far.sender, far.receiver)
+}
+
+fn pong() -> FrameHeader {
+    FrameHeader {
+        kind: kind::PONG,
+        ..FrameHeader::default()
+    }
+}
+
+#[test]
+fn silence_is_reported_and_so_is_its_end_and_calls_end_at_their_deadline() {
+    run_in_no_time(async {
+        let (near, sender, _receiver) = watched(Heartbeat::default().never_lost()).await;
+        let mut states = near.peer_states();
+        assert_eq!(states.now(), PeerState::Responsive);
+        let root = near.root::<Desk>().expect("a root");
+        // Nobody waits: nothing is asked and nothing reported.
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(states.now(), PeerState::Responsive);
+
+        let waiting = root.send(Wait);
+        let late = root.send(Late).await.expect_err("is late");
+        assert!(matches!(late.kind(), ErrorKind::DeadlineExceeded { .. }));
+        let began = tokio::time::Instant::now();
+        let state = states.next().await;
+        assert!(
+            matches!(state, Some(PeerState::Unresponsive { .. })),
+            "{state:?}"
+        );
+        assert!(began.elapsed() <= Duration::from_secs(4));
+        // It is not given up, not even for the cancel that it has not answered.
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(near.lost().now().is_none());
+        sender.push(pong(), &[], Vec::new()).expect("is open");
+        assert_eq!(states.next().await, Some(PeerState::Responsive));
+        // From now on it owes the answer to the cancel again.
+        assert!(near.lost().now().is_none());
+        sender.close();
+        waiting.await.expect_err("lost");
+        assert_eq!(states.next().await, Some(PeerState::Lost));
+        assert_eq!(states.next().await, None);
+        assert_eq!(near.peer_states().now(), PeerState::Lost);
+    });
+}
+
+#[test]
+fn silence_for_longer_than_agreed_is_a_loss() {
+    run_in_no_time(async {
+        let heartbeat = Heartbeat::default()
+            .interval(Duration::from_millis(100))
+            .unresponsive_after(1)
+            .lost_after(3);
+        let (near, _sender, _receiver) = watched(heartbeat).await;
+        let mut states = near.peer_states();
+        let root = near.root::<Desk>().expect("a root");
+        let began = tokio::time::Instant::now();
+        let error = root.send(Wait).await.expect_err("nobody answers");
+        assert!(error.host_exit().is_some(), "{error}");
+        let elapsed = began.elapsed();
+        assert!(elapsed <= Duration::from_millis(600), "{elapsed:?}");
+        assert_eq!(states.next().await, Some(PeerState::Lost), "the newest");
+    });
+}
