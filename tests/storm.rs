@@ -5,6 +5,9 @@
 // What is outside of a `#[test]` function here is a test's part too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "suite/support/held.rs"]
+mod held;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +18,9 @@ use futures::{StreamExt, TryStreamExt};
 use portcullis::host::{AwaitHostUnlocked, Host, LockHost};
 use portcullis::{ErrorKind, Input, Placement, StreamSelector};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use held::{Chance, DEADLINE, Held, resident};
 
-/// Whatever hangs is found by this.
-const DEADLINE: Duration = Duration::from_secs(60);
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn times(variable: &str, usual: u32) -> u32 {
     std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
@@ -32,75 +34,6 @@ fn media(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/media")
         .join(name)
-}
-
-/// What this process holds.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    descriptors: usize,
-    threads: usize,
-    children: usize,
-    shared_mappings: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let count = |folder: &str| fs::read_dir(folder).unwrap().count();
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let children: usize = fs::read_dir("/proc/self/task")
-            .unwrap()
-            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
-            .map(|children| children.split_whitespace().count())
-            .sum();
-        Self {
-            descriptors: count("/proc/self/fd"),
-            threads: count("/proc/self/task"),
-            children,
-            shared_mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
-        }
-    }
-
-    /// Waits until this process holds no more than before.
-    async fn is_back(before: &Self) {
-        let mut again = tokio::time::interval(Duration::from_millis(10));
-        let back = async {
-            loop {
-                again.tick().await;
-                let now = Self::now();
-                if now.descriptors <= before.descriptors
-                    && now.threads <= before.threads
-                    && now.children <= before.children
-                    && now.shared_mappings <= before.shared_mappings
-                {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(DEADLINE, back).await.is_err() {
-            panic!("held before: {before:?}, now: {:?}", Self::now());
-        }
-    }
-}
-
-/// Resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let value = line.unwrap().split_whitespace().nth(1).unwrap();
-    value.parse().unwrap()
-}
-
-/// A small generator, so that a failure can be repeated.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % bound
-    }
 }
 
 fn run(test: impl Future<Output = ()>) {

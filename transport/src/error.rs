@@ -100,6 +100,14 @@ impl TransportError {
         }
     }
 
+    /// Whether the peer did what it must not do.
+    pub fn is_violation(&self) -> bool {
+        matches!(
+            self,
+            Self::Protocol { .. } | Self::FrameTooLarge { .. } | Self::HandshakeMismatch { .. }
+        )
+    }
+
     /// The peer broke the rule `what`.
     ///
     /// Public because the layer above validates what frames carry and gives a link up for the same reason.

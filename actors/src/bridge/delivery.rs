@@ -4,10 +4,11 @@ use std::any::Any;
 use std::cell::Cell;
 
 use actix::dev::{EnvelopeProxy, MessageResponse, OneshotSender, RecipientRequest};
-use actix::{Actor, Handler, Message, Recipient};
+use actix::{Actor, AsyncContext, Handler, Message, Recipient};
 use portcullis_engine::Error;
 
 use super::context::Context;
+use super::mailbox::Mailbox;
 use super::remote::Remote;
 use super::trace::Carried;
 use crate::panics;
@@ -70,7 +71,8 @@ where
             return;
         };
         if self.caller.as_ref().is_some_and(OneshotSender::is_closed) {
-            // Nobody waits any more: the request never starts.
+            // Nobody waits any more: the request never starts. But it has left the mailbox, which its link counts.
+            Mailbox::of(&ctx.address()).note_begun();
             return;
         }
         let _within = self.trace.as_ref().map(Carried::enter);

@@ -19,6 +19,7 @@ use portcullis_transport::{
 use tokio::sync::watch;
 
 use super::link::{APPLICATION, kind};
+use super::scope;
 
 pub use super::sample_memory::SampleMemory;
 
@@ -393,7 +394,8 @@ impl PayloadPort for Payloads {
                     offset,
                     len,
                 };
-                let view = self.peer.view(at).map_err(|error| error.to_string())?;
+                let view = self.peer.view(at);
+                let view = view.map_err(|error| scope::refuse(error, std::convert::identity))?;
                 Ok(match view.plain_bytes() {
                     Some(bytes) => Payload::Bytes(bytes),
                     None => Payload::View(Arc::new(View(view))),

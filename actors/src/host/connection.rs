@@ -141,10 +141,10 @@ async fn host_lost(
         }
     };
     let is_hung = matches!(end, TransportError::Timeout { .. });
-    let wait = match end {
+    let wait = match end.is_violation() {
         // One that dies while it writes breaks the protocol too, and that it died says more.
-        TransportError::Protocol { .. } => DYING_WAIT,
-        _ => EXIT_WAIT,
+        true => DYING_WAIT,
+        false => EXIT_WAIT,
     };
     if is_hung {
         kill();
@@ -154,7 +154,13 @@ async fn host_lost(
         // It has closed its side, or breaks the protocol: nobody can talk to it any more.
         kill();
     }
+    let broken = || Error::new(ErrorKind::Protocol(end.to_string().into())).in_process(pid);
     let mut exit = match (exit, &end) {
+        // One that leaves in peace when its link is closed on it has still broken the protocol.
+        (Ok(exit), end) if end.is_violation() && exit.code() == Some(0) => {
+            tracing::warn!(host = pid, %end, "a host breaks the protocol and leaves");
+            return broken();
+        }
         (Ok(exit), _) => HostExit {
             pid,
             code: exit.code(),
@@ -163,9 +169,9 @@ async fn host_lost(
             quota: exit.quota.and_then(quota),
             last_words: exit.last_words,
         },
-        (Err(_), TransportError::Protocol { .. }) => {
+        (Err(_), end) if end.is_violation() => {
             tracing::warn!(host = pid, %end, "a host breaks the protocol and is killed");
-            return Error::new(ErrorKind::Protocol(end.to_string().into())).in_process(pid);
+            return broken();
         }
         (Err(_), end) => HostExit {
             pid,
@@ -177,8 +183,13 @@ async fn host_lost(
         let words = format!("it does not answer ({end}) and was killed");
         exit.last_words.push(words);
     }
-    tracing::info!(host = pid, %exit, "host lost");
-    Error::new(ErrorKind::HostLost(exit))
+    tracing::info!(host = pid, %exit, %end, "host lost");
+    let lost = Error::new(ErrorKind::HostLost(exit));
+    match end.is_violation() {
+        // Whichever was first: how it ended must not hide what it did.
+        true => lost.because(end.to_string()),
+        false => lost,
+    }
 }
 
 fn quota(quota: portcullis_transport::host::Quota) -> Option<HostQuota> {

@@ -354,16 +354,20 @@ impl LinkCore {
         self.send_queued();
         let was_cancelled = matches!(call.stage, Stage::Cancelled(_));
         if header.flags & FLAG_CANCELLED != 0 {
-            return match was_cancelled {
-                true => Ok(()),
-                false => Err(protocol(format!("{} was not cancelled", call.what))),
-            };
+            if was_cancelled {
+                return Ok(());
+            }
+            let fault = protocol(format!("{} was not cancelled", call.what));
+            call.caller.fail(fault.clone());
+            return Err(fault);
         }
         if header.flags & FLAG_ERROR != 0 {
-            let error: Error = postcard::from_bytes(body)
-                .map_err(|error| protocol(format!("error of {}: {error}", call.what)))?;
+            let error = postcard::from_bytes::<Error>(body)
+                .map_err(|error| protocol(format!("error of {}: {error}", call.what)));
+            let fault = error.as_ref().err().cloned();
+            let error = error.unwrap_or_else(|fault| fault);
             call.caller.fail(error.in_process(self.agreed.peer_pid));
-            return Ok(());
+            return fault.map_or(Ok(()), Err);
         }
         scope::enter(self, || call.caller.answer(body))
     }
