@@ -20,12 +20,10 @@
 //! their deadlines go on. Calls that wait by design have credit of their own. A peer that exceeds what was agreed, or says
 //! what makes no sense, ends its link.
 
-mod call;
 mod context;
 mod deferred;
 mod delivery;
 mod descriptor;
-mod gate;
 mod handle;
 mod interface;
 mod life;
@@ -44,12 +42,11 @@ mod tests;
 mod trace;
 mod watch;
 
-pub use call::Call;
 pub use context::Context;
 pub use deferred::Deferred;
 pub(crate) use deferred::{Answerer, deferred};
 pub use descriptor::FileDescriptor;
-pub use handle::{AnyHandle, Handle, NoRoom};
+pub use handle::{AnyHandle, Call, Handle};
 #[doc(hidden)]
 pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};

@@ -120,6 +120,11 @@ impl<T> Worker<T> {
         ))
     }
 
+    /// Whether the component runs on the arbiter: the answer of a call is there at once then.
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline(..))
+    }
+
     /// Runs `job` on the component. The job runs to its end also when the future is dropped.
     ///
     /// # Errors

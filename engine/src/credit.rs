@@ -51,6 +51,15 @@ impl FlowItem {
     }
 }
 
+/// What an answer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Whether nothing follows.
+    pub ends: bool,
+}
+
 /// What one request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
@@ -63,19 +72,23 @@ pub struct Credit {
 }
 
 impl Credit {
-    /// Holds an answer against the credit, for consumers that do not trust their producer.
+    /// Holds an answer against the credit, for consumers that do not trust their producer; says what it holds.
     ///
     /// # Errors
     /// `Protocol` where it has more than was asked for, or nothing without a newer flow being the reason.
-    pub fn check(&self, items: &[FlowItem], epoch: Epoch) -> Result<()> {
-        let samples = items
-            .iter()
-            .filter(|item| matches!(item, FlowItem::Sample(_)))
-            .count();
-        let bytes = items
-            .iter()
-            .map(FlowItem::bytes)
-            .fold(0, u64::saturating_add);
+    pub fn check(&self, items: &[FlowItem], epoch: Epoch) -> Result<Held> {
+        let mut held = Held::default();
+        let mut samples = 0;
+        for item in items {
+            match item {
+                FlowItem::Sample(sample) => {
+                    samples += 1;
+                    held.bytes = held.bytes.saturating_add(sample.len() as u64);
+                }
+                other => held.ends |= matches!(other, FlowItem::End),
+            }
+        }
+        let bytes = held.bytes;
         let what = if items.is_empty() && epoch <= self.epoch {
             "nothing".to_owned()
         } else if samples > self.max_samples.clamp(1, MAX_BATCH) as usize {
@@ -85,7 +98,7 @@ impl Credit {
         } else if samples > 1 && bytes > self.max_bytes {
             format!("{bytes} bytes")
         } else {
-            return Ok(());
+            return Ok(held);
         };
         let (asked, most) = (self.max_samples, self.max_bytes);
         let what =
@@ -218,6 +231,11 @@ impl<R> OutputPort<R> {
         self.gone_in == Some(self.epoch)
     }
 
+    /// So many items will be put out next.
+    pub fn reserve(&mut self, items: usize) {
+        self.items.reserve(items);
+    }
+
     /// Puts out an item of the present flow.
     pub fn push(&mut self, item: FlowItem) {
         if self.is_disconnected() {
@@ -238,27 +256,34 @@ impl<R> OutputPort<R> {
             return None;
         }
         let Request { reply, credit } = self.requests.pop_front()?;
-        let mut items = Vec::with_capacity(self.items.len().min(credit.max_samples as usize + 1));
-        let (mut samples, mut bytes) = (0, 0_u64);
-        while let Some(item) = self.items.front() {
-            let size = item.bytes();
+        let (mut samples, mut bytes, mut count) = (0, 0_u64, 0);
+        for item in &self.items {
             let fits = match item {
-                FlowItem::Sample(_) => {
-                    samples += 1;
-                    bytes = bytes.saturating_add(size);
-                    samples <= credit.max_samples && (samples == 1 || bytes <= credit.max_bytes)
+                FlowItem::Sample(sample) => {
+                    let with = bytes.saturating_add(sample.len() as u64);
+                    let fits =
+                        samples < credit.max_samples && (samples == 0 || with <= credit.max_bytes);
+                    if fits {
+                        samples += 1;
+                        bytes = with;
+                    }
+                    fits
                 }
-                _ => items.len() < samples as usize + MAX_OTHERS,
+                _ => count < samples as usize + MAX_OTHERS,
             };
             if !fits {
                 break;
             }
-            if let FlowItem::Sample(_) = item {
-                self.samples -= 1;
-                self.bytes -= size;
-            }
-            items.extend(self.items.pop_front());
+            count += 1;
         }
+        self.samples = self.samples.saturating_sub(samples as usize);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let items = if count == self.items.len() {
+            // Moves nothing unless the items go around the end of their memory.
+            Vec::from(std::mem::take(&mut self.items))
+        } else {
+            self.items.drain(..count).collect()
+        };
         Some(Answer {
             reply,
             items,
@@ -446,7 +471,8 @@ mod tests {
         };
         let answer = port.request(ask, 1).expect("few wait").expect("at once");
         assert_eq!((answer.items.len(), port.bytes()), (2, 300));
-        assert_eq!(ask.check(&answer.items, Epoch(0)), Ok(()));
+        let held = ask.check(&answer.items, Epoch(0)).expect("keeps to it");
+        assert_eq!((held.bytes, held.ends), (200, false));
         port.unheard(answer.items, answer.epoch);
         assert_eq!((port.len(), port.bytes()), (5, 500));
         let tiny = Credit {
@@ -455,7 +481,7 @@ mod tests {
         };
         let answer = port.request(tiny, 2).expect("few wait").expect("at once");
         assert_eq!(answer.items, [large(0)]);
-        assert_eq!(tiny.check(&answer.items, Epoch(0)), Ok(()));
+        assert!(tiny.check(&answer.items, Epoch(0)).is_ok());
 
         assert!(tiny.check(&[large(0), large(1)], Epoch(0)).is_err());
         assert!(credit(1, 0).check(&[large(0), large(1)], Epoch(0)).is_err());

@@ -74,6 +74,11 @@ impl Pacing {
         self.settings.rateless = rateless;
     }
 
+    /// Whether samples are rendered as fast as they come.
+    pub fn is_rateless(&self) -> bool {
+        self.settings.rateless
+    }
+
     /// Samples rendered so far.
     pub fn rendered(&self) -> u64 {
         self.rendered

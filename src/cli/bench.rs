@@ -5,11 +5,14 @@
 
 mod calls;
 mod components;
+mod cores;
 mod files;
 mod floor;
 mod flow;
 mod hosts;
 mod row;
+mod samples;
+mod scale;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,34 +23,41 @@ use clap::{Args, ValueEnum};
 pub use components::registry;
 pub use flow::{Flow, Measured};
 
+use self::cores::Unpinned;
 use self::row::Rows;
 use crate::Placement;
 
 /// Measures a pattern source that feeds a null sink through a session, and calls through handles.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
-    /// Where the session runs
+    /// Where the hosts' side is
     #[arg(long, value_enum, default_value_t)]
     pub placement: Where,
-    /// Which way samples cross the wall
-    #[arg(long, value_enum, default_value_t)]
+    /// What to measure; everything, if nothing is named
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<Part>,
+    /// Only one flow of samples of so many bytes, 8 to 268435456
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8..=256 << 20))]
+    pub size: Option<u32>,
+    /// Which way the samples of that flow cross the wall
+    #[arg(long, value_enum, default_value_t, requires = "size")]
     pub direction: Direction,
-    /// Bytes of a sample, 8 to 268435456
-    #[arg(long, value_name = "BYTES", default_value_t = 188, value_parser = clap::value_parser!(u32).range(8..=256 << 20))]
-    pub size: u32,
+    /// The producer of that flow writes every byte, the consumer reads a word of every 64 bytes
+    #[arg(long, requires = "size")]
+    pub touch: bool,
     /// Samples of a run; by default as many as take about half a second
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// Microseconds between two samples of the latency run
+    /// Microseconds between two samples of the latency runs
     #[arg(long, value_name = "U", default_value_t = 3000)]
     pub interval_us: u32,
-    /// The producer writes every byte, the consumer reads a word of every 64 bytes
-    #[arg(long)]
-    pub touch: bool,
     /// How often each figure is measured; the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub runs: u32,
-    /// Also how long this file takes: to probe, to the first picture, to decode; beside ffprobe and ffmpeg where they are
+    /// A hundredth of the work: shows that everything is measured, and says nothing of the machine
+    #[arg(long)]
+    pub quick: bool,
+    /// Only how long this file takes: to probe, to the first picture, to decode; beside ffprobe and ffmpeg where they are
     /// installed
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -58,6 +68,41 @@ pub struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+impl BenchArgs {
+    /// So many, or the hundredth part in a quick run.
+    fn few(&self, count: usize) -> usize {
+        match self.quick {
+            true => count.div_ceil(100).max(10),
+            false => count,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_micros(self.interval_us.into())
+    }
+
+    fn runs(&self) -> u32 {
+        if self.quick { 1 } else { self.runs }
+    }
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What the machine itself costs
+    Floors,
+    /// Samples of 188 bytes
+    Small,
+    /// Samples of 64 KiB and pictures, touched
+    Large,
+    /// One sample at a time, paced
+    Paced,
+    /// Calls through handles
+    Calls,
+    /// What many handles, sessions and hosts change
+    Scale,
 }
 
 /// Where the session runs.
@@ -98,74 +143,38 @@ pub enum Direction {
 /// # Errors
 /// When a host cannot start or is lost, or nobody reads the output any more.
 pub async fn run(args: BenchArgs) -> Result<()> {
-    let mut rows = Rows::new(&args);
+    let rows = Rows::new(args.json);
     if let Some(count) = args.hosts {
-        return hosts::measure(args.placement, &mut rows, count).await;
+        return hosts::measure(args.placement, &rows, count).await;
     }
-    let size = args.size as usize;
-    let (floor, floor_value) = match args.touch {
-        true => ("cross-core-hand-over", floor::hand_over(size)?),
-        false => ("memory-copy", floor::copy(size)),
-    };
-    let flow = Flow::new(args.placement, args.direction, args.size).touch(args.touch);
-    for (name, batch) in [("batch-1", Some(1)), ("batch-default", None)] {
-        let flow = flow.batch(batch);
-        let count = match args.count {
-            Some(count) => count,
-            None => {
-                let probe = flow.start(flow::PROBE).await?.run().await?;
-                // The first guess is of a run that has hardly begun.
-                let count = probe.count_for(0.1);
-                flow.start(count).await?.run().await?.count_for(0.5)
-            }
-        };
-        let mut runs = Vec::new();
-        for _ in 0..args.runs {
-            runs.push(flow.start(count).await?.run().await?);
-        }
-        let median = |of: fn(&Measured) -> f64| row::median(runs.iter().map(of).collect());
-        rows.set_count(count);
-        let print = |what, value, unit, floor_value| {
-            rows.print(&format!("{what}-{name}"), value, unit, floor, floor_value)
-        };
-        print(
-            "samples",
-            median(Measured::per_second),
-            "samples/s",
-            floor_value,
-        )?;
-        let gigabytes = floor_value * size as f64 / 1e9;
-        print(
-            "bytes",
-            median(Measured::gigabytes_per_second),
-            "GB/s",
-            gigabytes,
-        )?;
-        print(
-            "cpu",
-            median(Measured::cpu_us),
-            "us/sample",
-            1e6 / floor_value,
-        )?;
+    if let Some(file) = &args.file {
+        return files::measure(&args, &rows, file).await;
     }
-    let count = args.count.unwrap_or(300).clamp(20, 2000);
-    let interval = Duration::from_micros(args.interval_us.into());
-    let wake = floor::paced_wake_up(interval, count)?;
-    let paced = flow.paced(args.interval_us, count).await?;
-    rows.set_count(paced.len() as u64);
-    for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
-        let (value, floor) = (row::quantile(&paced, part), row::quantile(&wake, part));
-        rows.print(
-            &format!("latency-{name}"),
-            value,
-            "us",
-            "paced-wake-up",
-            floor,
-        )?;
+    // What is compared runs on the same cores.
+    let _unpinned = Unpinned::remember();
+    if let Some(size) = args.size {
+        let flow = Flow::new(args.placement, args.direction, size).touch(args.touch);
+        samples::flow(&args, &rows, flow).await?;
+        return samples::paced(&args, &rows, flow).await;
     }
-    calls::measure(&args, &mut rows, row::quantile(&floor::wake_up()?, 0.5)).await?;
-    match &args.file {
-        Some(file) => files::measure(&args, &mut rows, file).await,
-        None => Ok(()),
+    let is_asked = |part| args.only.is_empty() || args.only.contains(&part);
+    if is_asked(Part::Floors) {
+        floor::measure(&args, &rows)?;
     }
+    if is_asked(Part::Small) {
+        samples::small(&args, &rows).await?;
+    }
+    if is_asked(Part::Large) {
+        samples::large(&args, &rows).await?;
+    }
+    if is_asked(Part::Paced) {
+        samples::paced_all(&args, &rows).await?;
+    }
+    if is_asked(Part::Calls) {
+        calls::measure(&args, &rows).await?;
+    }
+    if is_asked(Part::Scale) {
+        scale::measure(&args, &rows).await?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The `portcullis` command as its users see it: what it prints, which files it writes, and its exit codes.
 
+mod bench;
 pub(crate) mod command;
 mod ends;
 mod outputs;

@@ -11,7 +11,6 @@ use std::task::Poll;
 
 use actix::dev::{
     AsyncContextParts, ContextFut, ContextParts, Envelope, Mailbox, OneshotSender, ToEnvelope,
-    channel,
 };
 use actix::fut::wrap_future;
 use actix::{
@@ -58,10 +57,8 @@ impl<A: Actor<Context = Self>> Context<A> {
     /// On a thread without an actix arbiter, as `Actor::start` does: use [`runtime::run`](crate::runtime::run) there.
     pub fn start(actor: A) -> Addr<A> {
         panics::note_places();
-        // Without a limit of actix's: who may send is decided by the gate of each handle.
-        let (sender, receiver) = channel::channel(0);
-        let mailbox = Mailbox::new(receiver);
-        let address = Addr::new(sender);
+        let mailbox = Mailbox::default();
+        let address = mailbox.address();
         let life = Life::new();
         let key = life.begin(&address);
         let context = Self {
@@ -75,6 +72,11 @@ impl<A: Actor<Context = Self>> Context<A> {
             key,
         });
         address
+    }
+
+    /// Sets how many messages may wait in the mailbox before `try_send` refuses more.
+    pub fn set_mailbox_capacity(&mut self, capacity: usize) {
+        self.parts.set_mailbox_capacity(capacity);
     }
 
     /// Whether anybody has an address of the actor.

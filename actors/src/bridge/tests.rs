@@ -8,7 +8,6 @@ mod life;
 mod pressure;
 mod speed;
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use futures::FutureExt;
 use portcullis_derive::Remote;
 use portcullis_engine::error::HostExit;
 use portcullis_engine::{Error, ErrorKind, MediaTime, Payload, Result, Sample};
-use portcullis_transport::{Carrier, Endpoint, LinkConfig, LinkLimits, TransportError};
+use portcullis_transport::{Carrier, Endpoint, LinkConfig, TransportError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -58,7 +57,7 @@ struct Lend(FileDescriptor);
 
 /// Shows a sample to the far side, which sends it back.
 #[derive(Serialize, Deserialize, Remote)]
-#[remote(reply = Sample, deadline_ms = 15_000)]
+#[remote(reply = Sample)]
 struct Show(Sample);
 
 /// Makes another desk.
@@ -76,9 +75,9 @@ struct Peek;
 #[remote(no_deadline)]
 struct WaitWith(Option<Handle<Desk>>, Option<Sample>);
 
-/// Gives so many samples of so many bytes, which takes a busy machine its time.
+/// Gives so many samples of so many bytes.
 #[derive(Serialize, Deserialize, Remote)]
-#[remote(reply = Vec<Sample>, deadline_ms = 15_000)]
+#[remote(reply = Vec<Sample>)]
 struct Several(usize, usize);
 
 /// Keeps samples.
@@ -337,10 +336,7 @@ async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> L
         }
         .boxed_local()
     };
-    let builder = Link::builder()
-        .limits(link_limits())
-        .any_root(root)
-        .diagnose(Box::new(why));
+    let builder = Link::builder().any_root(root).diagnose(Box::new(why));
     let builder = match host_id {
         0 => builder,
         _ => builder.as_host(),
@@ -359,56 +355,17 @@ async fn pair(over: Over) -> (Link, Link, Arc<Seen>) {
     (near, far, seen)
 }
 
-thread_local! {
-    /// Whether windows are as small as they can be: one call at a time.
-    static NARROW: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The window of new handles to actors here.
-pub(super) fn window() -> u32 {
-    match NARROW.get() {
-        true => 1,
-        false => super::gate::WINDOW,
-    }
-}
-
-/// What links here want.
-pub(super) fn link_limits() -> LinkLimits {
-    let limits = LinkLimits {
-        max_frame: 16 << 20,
-        ..LinkLimits::default()
-    };
-    match NARROW.get() {
-        true => LinkLimits {
-            call_window: 1,
-            object_window: 1,
-            ..limits
-        },
-        false => limits,
-    }
-}
-
-/// Runs a test for every kind of link, with usual windows and with windows of one.
+/// Runs a test for every kind of link.
 fn over_all<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
-    over_each(&Over::ALL, &[false, true], test);
+    for over in Over::ALL {
+        run(test(over));
+    }
 }
 
 /// Runs a test for every kind of link that carries descriptors.
 fn over_descriptors<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
-    over_each(&[Over::Socket, Over::Rings], &[false, true], test);
-}
-
-fn over_each<F: Future<Output = ()> + 'static>(
-    links: &[Over],
-    windows: &[bool],
-    test: impl Fn(Over) -> F,
-) {
-    for over in links {
-        for narrow in windows {
-            NARROW.set(*narrow);
-            run(test(*over));
-            NARROW.set(false);
-        }
+    for over in [Over::Socket, Over::Rings] {
+        run(test(over));
     }
 }
 
@@ -427,15 +384,6 @@ async fn until_idle(near: &Link, far: &Link) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// Runs a test with usual windows and with windows of one.
-fn in_all_windows<F: Future<Output = ()> + 'static>(test: impl Fn() -> F) {
-    for narrow in [false, true] {
-        NARROW.set(narrow);
-        run(test());
-        NARROW.set(false);
     }
 }
 

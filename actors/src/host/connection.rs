@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use actix_rt::{Arbiter, ArbiterHandle};
 use futures::FutureExt;
 use portcullis_engine::error::{HostExit, HostQuota};
 use portcullis_engine::topology::Placement;
@@ -12,6 +13,8 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
     Endpoint, HostProcess, Isolation, Layer, Sandbox, SandboxProfile, TransportError,
 };
+
+use tokio::sync::oneshot;
 
 use super::lock::{self, HostLock};
 use super::pmp_host::{ConfigureHost, PmpHost, PmpHostActor};
@@ -67,6 +70,7 @@ pub(super) async fn connect(
         memory,
         confined: Some((sandbox.profile, isolation)),
         vouched,
+        _thread: None,
     })))
 }
 
@@ -217,6 +221,17 @@ struct Shared {
     /// Which kind of host was ordered, and what it reports; `None` in the application's own process.
     confined: Option<(SandboxProfile, Isolation)>,
     vouched: Option<Vouched>,
+    /// Where what is created here runs, if it is a thread of its own.
+    _thread: Option<OwnThread>,
+}
+
+/// A thread that ends with its owner.
+struct OwnThread(ArbiterHandle);
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Drop for Shared {
@@ -261,6 +276,33 @@ impl HostConnection {
         Self::beside(registry, Arc::clone(&self.0.memory)).await
     }
 
+    /// The same interface without a process and on a thread of its own, with this one's memory: what is created there runs
+    /// beside what runs on Portcullis' own thread. What was created there ends with the last clone of this connection.
+    ///
+    /// # Errors
+    /// `Cancelled` if the process is ending.
+    pub async fn on_own_thread(&self, registry: Arc<Registry>) -> Result<Self> {
+        let memory = Arc::clone(&self.0.memory);
+        let thread = runtime::run(|| async { Ok(Arbiter::new().handle()) }).await?;
+        let (made, pmp) = oneshot::channel();
+        let used = Arc::clone(&memory);
+        let make = move || drop(made.send(PmpHostActor::create(registry, used, None)));
+        if !thread.spawn_fn(make) {
+            return Err(Error::cancelled());
+        }
+        let pmp = pmp.await.map_err(|_| Error::cancelled())?;
+        Ok(Self(Arc::new(Shared {
+            pmp,
+            process: None,
+            lost: None,
+            states: None,
+            memory,
+            confined: None,
+            vouched: None,
+            _thread: Some(OwnThread(thread)),
+        })))
+    }
+
     async fn beside(registry: Arc<Registry>, memory: Arc<SlotAllocator>) -> Result<Self> {
         let used = Arc::clone(&memory);
         let pmp =
@@ -274,6 +316,7 @@ impl HostConnection {
             memory,
             confined: None,
             vouched: None,
+            _thread: None,
         })))
     }
 

@@ -141,7 +141,7 @@ impl Input {
         self.stop();
         if let Some(Upstream { port, output }) = &self.upstream {
             let (output, epoch) = (*output, self.epoch);
-            port.tell_in_time(Disconnect { output, epoch });
+            port.tell(Disconnect { output, epoch });
         }
     }
 
@@ -231,10 +231,10 @@ impl Input {
 
     fn take_in_order(&mut self, credit: Credit, answer: Result<Pulled>) -> Result<()> {
         let outcome = answer.and_then(|pulled| {
-            credit.check(&pulled.items, pulled.epoch)?;
-            Ok(pulled)
+            let held = credit.check(&pulled.items, pulled.epoch)?;
+            Ok((pulled, held))
         });
-        let pulled = outcome.inspect_err(|_| self.is_over = true)?;
+        let (pulled, held) = outcome.inspect_err(|_| self.is_over = true)?;
         if pulled.epoch != self.epoch {
             // The neighbour is in a later flow already; this node will be told of it.
             self.is_over = true;
@@ -246,10 +246,13 @@ impl Input {
         } else if came < asked / 4 {
             self.batch = (credit.max_samples / 2).max(FIRST_BATCH.min(self.ahead.batch));
         }
-        for item in pulled.items {
-            self.is_over |= matches!(item, FlowItem::End);
-            self.bytes = self.bytes.saturating_add(item.bytes());
-            self.items.push_back(item);
+        self.is_over |= held.ends;
+        self.bytes = self.bytes.saturating_add(held.bytes);
+        if self.items.is_empty() {
+            // As they are: this moves none of them.
+            self.items = VecDeque::from(pulled.items);
+        } else {
+            self.items.extend(pulled.items);
         }
         Ok(())
     }
@@ -267,6 +270,11 @@ impl Input {
         let item = self.items.pop_front()?;
         self.bytes = self.bytes.saturating_sub(item.bytes());
         Some(item)
+    }
+
+    /// How many items are here.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
     }
 
     pub(crate) fn front(&self) -> Option<&FlowItem> {

@@ -1,5 +1,7 @@
 //! Where samples come out of a node.
 
+mod packed;
+
 use portcullis_derive::Remote;
 pub use portcullis_engine::credit::{Answer, Credit, FlowItem};
 pub use portcullis_engine::session::Epoch;
@@ -36,6 +38,7 @@ pub struct Pull {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pulled {
     /// The items.
+    #[serde(with = "packed")]
     pub items: Vec<FlowItem>,
     /// The flow that they are of.
     pub epoch: Epoch,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, SpawnHandle, WrapFuture};
+use futures::FutureExt;
 use portcullis_derive::Remote;
 use portcullis_engine::source::{Reading, SourceOutputs, SourceState, Start};
 use portcullis_engine::{
@@ -78,12 +79,16 @@ pub struct SourceObject {
 
 /// Samples that one job of the worker reads at most, so that control is never far away.
 const BATCH: usize = 512;
-/// Samples that are read beyond what is asked for: the next pull is on its way.
+/// Samples that a worker reads beyond what is asked for: the next pull is on its way, and must not wait for the worker.
 const BEYOND: usize = 64;
+/// Payload bytes that it does.
+const BEYOND_BYTES: u64 = 1 << 20;
 /// Payload bytes after which a job ends.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Time after which a job ends: what is slow to read is handed over as it comes.
 const BATCH_TIME: Duration = Duration::from_millis(1);
+/// Samples between two looks at the time where reading never waits: a look costs as much as reading a small sample.
+const LOOK: usize = 16;
 
 /// Runs a source component.
 pub struct SourceActor {
@@ -93,6 +98,8 @@ pub struct SourceActor {
     events: EventQueue,
     /// Jobs of the worker that are under way.
     jobs: usize,
+    /// When an inline source has its next sample.
+    timer: Option<SpawnHandle>,
     /// Ends a read that is under way when the source is shut down, or its actor goes.
     cancel: Option<CancelGuard>,
 }
@@ -132,6 +139,7 @@ impl SourceActor {
             outputs: SourceOutputs::new(limits),
             events: EventQueue::default(),
             jobs: 0,
+            timer: None,
             cancel,
         });
         Ok(SourceObject {
@@ -147,24 +155,83 @@ impl SourceActor {
         if self.jobs > 0 {
             return;
         }
-        let Some(wanted) = self.outputs.wanted() else {
+        let batch = self.next_batch();
+        if batch == 0 {
             return;
-        };
-        self.jobs += 1;
+        }
         let epoch = self.outputs.epoch();
-        let batch = match self.presentation.characteristics.live {
-            // The next sample may be long in coming.
-            true => 1,
-            false => wanted.saturating_mul(2).min(BEYOND).max(wanted).min(BATCH),
-        };
+        let is_inline = self.worker.is_inline();
         let job = self
             .worker
-            .call(move |source| Ok(read_batch(&mut **source, batch)));
+            .call(move |source| Ok(read_batch(&mut **source, batch, !is_inline)));
+        if is_inline {
+            if let Some(read) = job.now_or_never() {
+                self.read_here(read, epoch, ctx);
+            }
+            return;
+        }
+        self.jobs += 1;
         ctx.spawn(job.into_actor(self).map(move |read, actor, ctx| {
             actor.jobs -= 1;
-            actor.take(read, epoch);
+            match read {
+                Ok(Read::Some(reading)) => actor.take(Ok(reading), epoch),
+                // Only of those that must not block.
+                Ok(Read::Later(_)) => {}
+                Err(error) => actor.take(Err(error), epoch),
+            }
             actor.pump(ctx);
         }));
+    }
+
+    /// How many samples the next job reads.
+    fn next_batch(&self) -> usize {
+        let wanted = self.outputs.wanted().unwrap_or(0);
+        let beyond = match self.presentation.characteristics.live || self.worker.is_inline() {
+            // The next sample may be long in coming, or is there as soon as it is asked for.
+            true => 0,
+            false => self.outputs.room(BEYOND, BEYOND_BYTES),
+        };
+        // A job is worth its hop only for a fair number.
+        match wanted {
+            0 if beyond < BEYOND / 2 => 0,
+            wanted => wanted.saturating_add(beyond).min(BATCH),
+        }
+    }
+
+    /// Takes what an inline source has read, and sees to it that the rest is read too.
+    fn read_here(&mut self, read: Result<Read>, epoch: Epoch, ctx: &mut Context<Self>) {
+        let wait = match read {
+            Ok(Read::Later(wait)) => Some(wait),
+            Ok(Read::Some(reading)) => {
+                self.take(Ok(reading), epoch);
+                None
+            }
+            Err(error) => {
+                self.take(Err(error), epoch);
+                None
+            }
+        };
+        self.answer();
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if self.next_batch() == 0 {
+            return;
+        }
+        self.timer =
+            Some(match wait {
+                Some(wait) => ctx.run_later(wait, |actor, ctx| {
+                    actor.timer = None;
+                    actor.pump(ctx);
+                }),
+                // Others on this arbiter have their turn after each batch.
+                None => ctx.spawn(tokio::task::yield_now().into_actor(self).map(
+                    |(), actor, ctx| {
+                        actor.timer = None;
+                        actor.pump(ctx);
+                    },
+                )),
+            });
     }
 
     fn take(&mut self, read: Result<Reading>, epoch: Epoch) {
@@ -218,11 +285,29 @@ impl SourceActor {
     }
 }
 
-fn read_batch(source: &mut dyn SourceComponent, max: usize) -> Reading {
+/// What a job has read.
+enum Read {
+    Some(Reading),
+    /// There is nothing to read before this time has passed.
+    Later(Duration),
+}
+
+fn read_batch(source: &mut dyn SourceComponent, max: usize, may_block: bool) -> Read {
     let mut reading = Reading::default();
+    reading.samples.reserve(max);
     let mut bytes = 0;
     let start = Instant::now();
-    while reading.samples.len() < max && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
+    while reading.samples.len() < max && bytes < BATCH_BYTES {
+        let count = reading.samples.len();
+        let looks = count > 0 && (may_block || count.is_multiple_of(LOOK));
+        if looks && start.elapsed() >= BATCH_TIME {
+            break;
+        }
+        match source.next_in() {
+            Some(_) if count > 0 => break,
+            Some(wait) if !may_block => return Read::Later(wait),
+            _ => {}
+        }
         match source.read() {
             Ok(Some((stream, sample))) => {
                 bytes += sample.len() as u64;
@@ -238,7 +323,7 @@ fn read_batch(source: &mut dyn SourceComponent, max: usize) -> Reading {
             }
         }
     }
-    reading
+    Read::Some(reading)
 }
 
 impl Actor for SourceActor {

@@ -19,6 +19,8 @@ pub struct NullSettings {
     pub rateless: bool,
     /// Read one word of every 64 bytes, as a consumer that looks at the content would.
     pub touch: bool,
+    /// Copy what another process can still write into private memory first, as a reader does.
+    pub copy: bool,
 }
 
 /// What was taken of one stream.
@@ -67,7 +69,10 @@ impl MediaSink for NullSink {
         Ok(())
     }
 
-    fn render(&mut self, stream: u32, sample: Sample) -> Result<()> {
+    fn render(&mut self, stream: u32, mut sample: Sample) -> Result<()> {
+        if self.settings.copy {
+            sample.payload = sample.payload.into_private();
+        }
         let Some(count) = self.streams.get_mut(&stream) else {
             return Err(Error::invalid_request(format!(
                 "stream {stream} has no type"

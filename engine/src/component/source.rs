@@ -1,6 +1,7 @@
 //! The source role.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::media::{MediaTime, Sample, SampleAllocator};
@@ -8,7 +9,8 @@ use crate::presentation::{PresentationDescriptor, StreamId};
 
 /// Produces the samples of a presentation.
 ///
-/// Runs on a worker of its own, where reading may block. Call order: `start`, then `read` until `None`; `start` again at
+/// Runs on a worker of its own, where reading may block, unless it is inline: then `read` must not block, and what has to
+/// wait for its time says so by `next_in`. Call order: `start`, then `read` until `None`; `start` again at
 /// any time seeks.
 pub trait MediaSource {
     /// The streams, as far as they are known; does not change after the source was opened.
@@ -32,4 +34,10 @@ pub trait MediaSource {
     /// After an error the source may go on (a damaged packet is skipped) or answer `None` from then on: it must not
     /// return errors for ever.
     fn read(&mut self) -> Result<Option<(StreamId, Sample)>>;
+
+    /// How long it is until there is a next sample; `None` where there is one, or reading tells. It is asked before each read,
+    /// and what has been read before is delivered meanwhile.
+    fn next_in(&self) -> Option<Duration> {
+        None
+    }
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -195,7 +195,12 @@ impl<'de> Deserialize<'de> for Payload {
 }
 
 /// Writable memory for one payload: from the heap, or a slot of a shared pool.
-pub struct SampleBuffer(Box<dyn WritableMemory>);
+pub struct SampleBuffer(Memory);
+
+enum Memory {
+    Heap(BytesMut),
+    Other(Box<dyn WritableMemory>),
+}
 
 /// Memory that a [`SampleAllocator`] hands out.
 pub trait WritableMemory: Send {
@@ -219,33 +224,60 @@ impl WritableMemory for Vec<u8> {
     }
 }
 
+/// Payloads on the heap up to this size are cut from a block: an allocation of its own, which mostly another thread
+/// frees, would cost more than what is done with them.
+const SMALL: usize = 1 << 10;
+/// Bytes of such a block: what a single small payload that somebody keeps holds at most.
+const BLOCK: usize = 16 << 10;
+
+thread_local! {
+    static SMALL_BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
 impl SampleBuffer {
     /// A buffer over memory of an allocator.
     pub fn new(memory: impl WritableMemory + 'static) -> Self {
-        Self(Box::new(memory))
+        Self(Memory::Other(Box::new(memory)))
     }
 
     /// A zeroed buffer on the heap.
     pub fn heap(len: usize) -> Self {
-        Self::new(vec![0; len])
+        if len > SMALL {
+            return Self(Memory::Heap(BytesMut::zeroed(len)));
+        }
+        SMALL_BLOCK.with_borrow_mut(|block| {
+            if block.len() < len {
+                *block = BytesMut::zeroed(BLOCK);
+            }
+            Self(Memory::Heap(block.split_to(len)))
+        })
     }
 
     /// Ends writing.
     pub fn freeze(self) -> Bytes {
-        self.0.freeze()
+        match self.0 {
+            Memory::Heap(bytes) => bytes.freeze(),
+            Memory::Other(memory) => memory.freeze(),
+        }
     }
 }
 
 impl Deref for SampleBuffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.0.as_slice()
+        match &self.0 {
+            Memory::Heap(bytes) => bytes,
+            Memory::Other(memory) => memory.as_slice(),
+        }
     }
 }
 
 impl DerefMut for SampleBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.0.as_mut_slice()
+        match &mut self.0 {
+            Memory::Heap(bytes) => bytes,
+            Memory::Other(memory) => memory.as_mut_slice(),
+        }
     }
 }
 
@@ -307,6 +339,22 @@ mod tests {
                     .ok_or_else(|| format!("no slot {index}")),
                 PayloadRef::Inline(bytes) => Ok(Payload::Bytes(bytes)),
             }
+        }
+    }
+
+    #[test]
+    fn small_buffers_are_zero_and_apart() {
+        let lens = (0..100).map(|n| n * 13 % (SMALL + 200));
+        let frozen: Vec<_> = lens
+            .map(|len| {
+                let mut buffer = SampleBuffer::heap(len);
+                assert!(buffer.len() == len && buffer.iter().all(|byte| *byte == 0));
+                buffer.fill(len as u8);
+                buffer.freeze()
+            })
+            .collect();
+        for bytes in frozen {
+            assert!(bytes.iter().all(|byte| *byte == bytes.len() as u8));
         }
     }
 

@@ -214,6 +214,23 @@ impl<R> SourceOutputs<R> {
         (wanted > 0).then_some(wanted)
     }
 
+    /// How many samples may be read before they are asked for, so that no more than so many samples and bytes wait at any
+    /// output.
+    pub fn room(&self, samples: usize, bytes: u64) -> usize {
+        if self.is_read || self.state != SourceState::Started {
+            return 0;
+        }
+        let ports = || self.ports.values();
+        let (held, weight) = (
+            ports().map(OutputPort::len).max(),
+            ports().map(OutputPort::bytes).max(),
+        );
+        match weight {
+            Some(weight) if weight < bytes => samples.saturating_sub(held.unwrap_or(0)),
+            _ => 0,
+        }
+    }
+
     /// Takes what was read in a flow. Samples of streams that are not selected are left out, and so is everything that
     /// comes after a stop.
     ///
@@ -224,6 +241,12 @@ impl<R> SourceOutputs<R> {
         let is_wanted = matches!(self.state, SourceState::Started | SourceState::Paused);
         if epoch != self.epoch || !is_wanted || self.is_read {
             return Ok(());
+        }
+        if let Some((stream, _)) = reading.samples.first()
+            && self.ports.len() == 1
+            && let Some(port) = self.ports.get_mut(stream)
+        {
+            port.reserve(reading.samples.len());
         }
         for (stream, sample) in reading.samples {
             if let Some(port) = self.ports.get_mut(&stream) {

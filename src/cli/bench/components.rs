@@ -47,7 +47,8 @@ pub(super) struct Metronome {
 impl Component for Metronome {
     type Settings = MetronomeSettings;
     const INFO: ComponentInfo = ComponentInfo::source(METRONOME, "Makes a sample at each interval")
-        .produces(&[Subtype::PATTERN]);
+        .produces(&[Subtype::PATTERN])
+        .inline();
 
     fn new(settings: MetronomeSettings) -> Result<Self> {
         let media_type = MediaType::new(MajorType::Data, Subtype::PATTERN);
@@ -72,6 +73,14 @@ impl Component for Metronome {
     }
 }
 
+impl Metronome {
+    /// When the next sample is to be made, from the start on.
+    fn due(&self) -> Duration {
+        Duration::from_micros(u64::from(self.settings.interval_us))
+            .saturating_mul(u32::try_from(self.next).unwrap_or(u32::MAX))
+    }
+}
+
 impl MediaSource for Metronome {
     fn presentation(&self) -> &PresentationDescriptor {
         &self.presentation
@@ -82,17 +91,23 @@ impl MediaSource for Metronome {
     }
 
     fn start(&mut self, _: &[StreamId], _: Option<MediaTime>) -> Result<()> {
+        self.start.get_or_insert_with(std::time::Instant::now);
         Ok(())
+    }
+
+    fn next_in(&self) -> Option<Duration> {
+        if self.next == self.settings.count {
+            return None;
+        }
+        let wait = self.due().saturating_sub(self.start?.elapsed());
+        (!wait.is_zero()).then_some(wait)
     }
 
     fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
         if self.next == self.settings.count {
             return Ok(None);
         }
-        let due = Duration::from_micros(u64::from(self.settings.interval_us))
-            .saturating_mul(u32::try_from(self.next).unwrap_or(u32::MAX));
-        let start = *self.start.get_or_insert_with(std::time::Instant::now);
-        std::thread::sleep(due.saturating_sub(start.elapsed()));
+        let time = MediaTime::from(self.due());
         self.next += 1;
         let mut payload = self.memory.allocate(self.settings.size as usize);
         payload.fill(self.next as u8);
@@ -100,7 +115,6 @@ impl MediaSource for Metronome {
         if let Some(stamp) = payload.first_chunk_mut::<8>() {
             *stamp = now.to_le_bytes();
         }
-        let time = MediaTime::from(due);
         Ok(Some((
             StreamId(0),
             Sample::new(time, MediaTime::ZERO, payload),

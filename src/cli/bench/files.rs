@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 
-use super::row::{self, Rows};
+use super::row::{self, Rows, Setting};
 use super::{BenchArgs, Where};
 use crate::StreamSelector;
 
@@ -16,7 +16,7 @@ use crate::StreamSelector;
 const DECODES: usize = 20;
 
 /// Prints what `file` takes.
-pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
+pub(super) async fn measure(args: &BenchArgs, rows: &Rows, file: &Path) -> Result<()> {
     let own = std::env::current_exe().context("this program")?;
     let placement = match args.placement {
         Where::InProcess => "in-process",
@@ -48,7 +48,7 @@ pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> R
         .args(["-v", "quiet", "-show_format", "-show_streams"])
         .arg(file);
     let runs = args.runs.max(5);
-    rows.set_count(runs.into());
+    let of = Setting::of_host(args.placement, runs.into());
     for (name, mut ours, what, mut theirs) in [
         ("probe", own(&["probe", "--json"]), "ffprobe", ffprobe),
         (
@@ -69,13 +69,13 @@ pub(super) async fn measure(args: &BenchArgs, rows: &mut Rows, file: &Path) -> R
         };
         // Nothing to compare with where it is not installed: a floor of zero.
         let floor = milliseconds(&mut theirs, runs)?.unwrap_or(0.0);
-        rows.print(name, value, "ms", what, floor)?;
+        rows.print(name, of, (value, "ms"), (what, floor))?;
     }
     decodes(args, rows, file).await
 }
 
 /// Whole decodes with a fresh host each, and what the wall costs beside the same in this process.
-async fn decodes(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
+async fn decodes(args: &BenchArgs, rows: &Rows, file: &Path) -> Result<()> {
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..DECODES {
         for (place, times) in [args.placement, Where::InProcess]
@@ -88,8 +88,9 @@ async fn decodes(args: &BenchArgs, rows: &mut Rows, file: &Path) -> Result<()> {
         }
     }
     let [there, here] = times.map(|times| 1.0 / row::median(times));
-    rows.set_count(DECODES as u64);
-    rows.print("decodes-one-by-one", there, "files/s", "in-process", here)
+    let of = Setting::of_host(args.placement, DECODES as u64);
+    let (value, floor) = ((there, "files/s"), ("in-process", here));
+    rows.print("decodes-one-by-one", of, value, floor)
 }
 
 async fn decode(place: Where, file: &Path) -> Result<u64> {

@@ -1,5 +1,6 @@
 //! Samples through a real session, from a source to a sink, on one or both sides of the wall.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,8 @@ use portcullis_engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis_engine::{Component, ContentLimits, MediaTime, Settings, StreamId};
 
 use super::components::{METRONOME, MetronomeSettings, Stopwatch, TakeLatencies};
+use super::cores::{Cores, pin_process, pin_threads, threads};
+use super::row::Setting;
 use super::{Direction, Where};
 use crate::host::{CreateObject, CreatedObject, HostConnection};
 use crate::pipeline::session::NodeObject;
@@ -27,6 +30,7 @@ pub struct Flow {
     direction: Direction,
     size: u32,
     touch: bool,
+    copy: bool,
     batch: Option<u32>,
 }
 
@@ -38,8 +42,32 @@ impl Flow {
             direction,
             size,
             touch: false,
+            copy: false,
             batch: None,
         }
+    }
+
+    pub(super) fn size(self) -> u32 {
+        self.size
+    }
+
+    pub(super) fn is_touched(self) -> bool {
+        self.touch
+    }
+
+    pub(super) fn setting(self, count: u64) -> Setting {
+        Setting {
+            placement: self.placement,
+            direction: self.direction,
+            size: self.size,
+            touch: self.touch,
+            count,
+        }
+    }
+
+    /// The consumer copies what another process can still write before it looks at it.
+    pub(super) fn copied_out(self) -> Self {
+        Self { copy: true, ..self }
     }
 
     /// Whether the producer writes every byte and the consumer reads a word of every 64 bytes.
@@ -59,6 +87,11 @@ impl Flow {
     /// # Errors
     /// Those of a session.
     pub async fn start(self, count: u64) -> Result<Ready> {
+        self.start_in(None, count).await
+    }
+
+    /// The same in a host that is there already.
+    pub(super) async fn start_in(self, host: Option<HostConnection>, count: u64) -> Result<Ready> {
         let settings = PatternSettings {
             size: self.size,
             count,
@@ -69,7 +102,8 @@ impl Flow {
             },
             ..PatternSettings::default()
         };
-        self.connect("synthetic.pattern", Settings::of(&settings)?, count, false)
+        let settings = Settings::of(&settings)?;
+        self.connect(host, "synthetic.pattern", settings, count, false)
             .await
     }
 
@@ -82,7 +116,7 @@ impl Flow {
         };
         let flow = self.batch(Some(1));
         let mut ready = flow
-            .connect(METRONOME, Settings::of(&settings)?, count, true)
+            .connect(None, METRONOME, Settings::of(&settings)?, count, true)
             .await?;
         let stopwatch = ready.stopwatch.take().context("a stopwatch")?;
         ready.play().await?;
@@ -97,6 +131,7 @@ impl Flow {
 
     async fn connect(
         self,
+        host: Option<HostConnection>,
         source: &str,
         settings: Settings,
         count: u64,
@@ -117,9 +152,18 @@ impl Flow {
                 ..ReadAhead::default()
             });
         }
+        if let Some(host) = host {
+            builder = builder.host(host);
+        }
         let session = builder.start().await?;
         let there = session.host().clone();
-        let here = there.application_side(crate::registry()).await?;
+        let process = std::process::id();
+        let before = threads(process);
+        // Without a wall there are two threads, on two cores as with one.
+        let here = match self.placement {
+            Where::InProcess => there.on_own_thread(crate::registry()).await?,
+            _ => there.application_side(crate::registry()).await?,
+        };
         let (source_side, sink_side) = match self.direction {
             Direction::ToHost => (&here, &there),
             Direction::FromHost => (&there, &here),
@@ -131,12 +175,24 @@ impl Flow {
         let sink = NullSettings {
             rateless: true,
             touch: self.touch,
+            copy: self.copy,
         };
         let CreatedObject::Sink(sink) =
             create(sink_side, "sink.null", Settings::of(&sink)?, limits).await?
         else {
             bail!("not a sink");
         };
+        let cores = Cores::apart();
+        if self.placement == Where::InProcess {
+            pin_process(process, cores.far);
+            let new = threads(process)
+                .into_iter()
+                .filter(|thread| !before.contains(thread));
+            pin_threads(new, cores.near);
+        } else {
+            pin_process(process, cores.near);
+            pin_process(there.pid(), cores.far);
+        }
         let mut topology = Topology::new();
         let presentation = source.presentation.clone();
         let mut objects = vec![
@@ -173,6 +229,7 @@ impl Flow {
         session.set_topology(topology, objects).await?;
         Ok(Ready {
             session,
+            _side: here,
             events,
             stopwatch,
             count,
@@ -200,6 +257,8 @@ async fn create(
 #[derive(Debug)]
 pub struct Ready {
     session: MediaSession,
+    /// Where what the application itself makes lives.
+    _side: HostConnection,
     events: EventStream,
     stopwatch: Option<crate::Handle<super::components::StopwatchControl>>,
     count: u64,
@@ -236,7 +295,14 @@ impl Ready {
         })
     }
 
-    async fn play(&mut self) -> Result<()> {
+    /// Processor time so far of all the processes in which these run.
+    pub(super) fn cpu_of_all(all: &[Self]) -> Duration {
+        let hosts = all.iter().map(|ready| ready.session.host().pid());
+        cpu_time(hosts.chain([std::process::id()]))
+    }
+
+    /// Plays it to its end.
+    pub(super) async fn play(&mut self) -> Result<()> {
         self.session.start(None).await?;
         while let Some(event) = self.events.next().await {
             event.status.clone()?;
@@ -266,10 +332,6 @@ impl Measured {
         self.samples as f64 / self.wall.as_secs_f64()
     }
 
-    pub(super) fn gigabytes_per_second(&self) -> f64 {
-        self.bytes as f64 / self.wall.as_secs_f64() / 1e9
-    }
-
     pub(super) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.samples as f64
     }
@@ -280,14 +342,9 @@ impl Measured {
     }
 }
 
-/// Processor time of all threads of these processes. Zero where the system does not say.
-fn cpu_time(mut pids: [u32; 2]) -> Duration {
-    pids.sort_unstable();
-    let distinct = if pids[0] == pids[1] {
-        &pids[..1]
-    } else {
-        &pids[..]
-    };
+/// Processor time of all threads of these processes, each counted once. Zero where the system does not say.
+fn cpu_time(pids: impl IntoIterator<Item = u32>) -> Duration {
+    let distinct: BTreeSet<_> = pids.into_iter().collect();
     let of_thread = |path: std::path::PathBuf| -> Option<u64> {
         // Nanoseconds on a core, then nanoseconds of waiting for one, then time slices.
         let text = std::fs::read_to_string(path.join("schedstat")).ok()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Where;
 use super::files::milliseconds;
-use super::row::{self, Rows};
+use super::row::{self, Rows, Setting};
 use crate::host::{
     AwaitHostUnlocked, Host, HostConnection, HostPool, LockHost, ProtectedHost, Trust,
 };
@@ -21,7 +21,7 @@ const KILLED: usize = 50;
 const POOL: usize = 4;
 
 /// Prints what hosts of this placement cost, and `count` of them at once.
-pub(super) async fn measure(place: Where, rows: &mut Rows, count: u32) -> Result<()> {
+pub(super) async fn measure(place: Where, rows: &Rows, count: u32) -> Result<()> {
     if place == Where::InProcess {
         bail!("there are no hosts in-process");
     }
@@ -30,9 +30,9 @@ pub(super) async fn measure(place: Where, rows: &mut Rows, count: u32) -> Result
     let first_start = elapsed(start);
     let bare = milliseconds(&mut Command::new("true"), STARTS as u32)?.unwrap_or(0.0);
     let floor = "start-and-end-of-true";
-    rows.set_count(1);
-    rows.print("host-start-first", first_start, "ms", floor, bare)?;
-    memory(rows, "host-memory", std::slice::from_ref(&first))?;
+    let one = Setting::of_host(place, 1);
+    rows.print("host-start-first", one, (first_start, "ms"), (floor, bare))?;
+    memory(rows, "host-memory", one, std::slice::from_ref(&first))?;
     drop(first);
 
     let mut times = Vec::new();
@@ -42,22 +42,10 @@ pub(super) async fn measure(place: Where, rows: &mut Rows, count: u32) -> Result
         times.push(elapsed(start));
         drop(host);
     }
-    rows.set_count(STARTS as u64);
-    quantiles(rows, "host-start", &times, floor, bare)?;
-    quantiles(
-        rows,
-        "host-from-pool",
-        &from_pool(place).await?,
-        floor,
-        bare,
-    )?;
-    quantiles(
-        rows,
-        "host-death-noticed",
-        &deaths(place).await?,
-        floor,
-        bare,
-    )?;
+    let quantiles = |name, times: &[f64]| quantiles(rows, name, place, times, (floor, bare));
+    quantiles("host-start", &times)?;
+    quantiles("host-from-pool", &from_pool(place).await?)?;
+    quantiles("host-death-noticed", &deaths(place).await?)?;
     at_once(place, rows, count, bare).await
 }
 
@@ -108,7 +96,7 @@ async fn deaths(place: Where) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-async fn at_once(place: Where, rows: &mut Rows, count: u32, bare: f64) -> Result<()> {
+async fn at_once(place: Where, rows: &Rows, count: u32, bare: f64) -> Result<()> {
     let start = Instant::now();
     let mut hosts = Vec::new();
     let before = descriptors()?;
@@ -116,27 +104,17 @@ async fn at_once(place: Where, rows: &mut Rows, count: u32, bare: f64) -> Result
         hosts.push(start_one(place).await?);
     }
     let each = elapsed(start) / f64::from(count);
-    rows.set_count(count.into());
-    rows.print(
-        "hosts-at-once-start",
-        each,
-        "ms/host",
-        "start-and-end-of-true",
-        bare,
-    )?;
-    memory(rows, "hosts-at-once-memory", &hosts)?;
+    let all = Setting::of_host(place, count.into());
+    let floor = ("start-and-end-of-true", bare);
+    rows.print("hosts-at-once-start", all, (each, "ms/host"), floor)?;
+    memory(rows, "hosts-at-once-memory", all, &hosts)?;
     let each = (descriptors()?.saturating_sub(before)) as f64 / f64::from(count);
-    rows.print(
-        "hosts-at-once-descriptors",
-        each,
-        "of ours/host",
-        "one",
-        1.0,
-    )
+    let value = (each, "of ours/host");
+    rows.print("hosts-at-once-descriptors", all, value, ("one", 1.0))
 }
 
 /// Proportional memory of a host, beside its program's size on disk.
-fn memory(rows: &Rows, name: &str, hosts: &[HostConnection]) -> Result<()> {
+fn memory(rows: &Rows, name: &str, of: Setting, hosts: &[HostConnection]) -> Result<()> {
     let mut sum = 0.0;
     for host in hosts {
         let path = format!("/proc/{}/smaps_rollup", host.pid());
@@ -151,23 +129,24 @@ fn memory(rows: &Rows, name: &str, hosts: &[HostConnection]) -> Result<()> {
     }
     let program = std::fs::metadata("/proc/self/exe")?.len() as f64 / f64::from(1 << 20);
     let each = sum / 1024.0 / hosts.len() as f64;
-    rows.print(name, each, "MiB", "program-on-disk", program)
+    rows.print(name, of, (each, "MiB"), ("program-on-disk", program))
 }
 
 fn descriptors() -> Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }
 
-fn quantiles(rows: &mut Rows, name: &str, times: &[f64], floor: &str, value: f64) -> Result<()> {
-    rows.set_count(times.len() as u64);
+fn quantiles(
+    rows: &Rows,
+    name: &str,
+    place: Where,
+    times: &[f64],
+    floor: (&str, f64),
+) -> Result<()> {
+    let of = Setting::of_host(place, times.len() as u64);
     for (part, label) in [(0.5, "p50"), (0.99, "p99")] {
-        rows.print(
-            &format!("{name}-{label}"),
-            row::quantile(times, part),
-            "ms",
-            floor,
-            value,
-        )?;
+        let value = (row::quantile(times, part), "ms");
+        rows.print(&format!("{name}-{label}"), of, value, floor)?;
     }
     Ok(())
 }

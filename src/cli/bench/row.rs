@@ -6,64 +6,108 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::BenchArgs;
+use super::{Direction, Where};
+
+/// What a figure is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) placement: Where,
+    pub(super) direction: Direction,
+    /// Bytes of a sample; 0 where there are none.
+    pub(super) size: u32,
+    pub(super) touch: bool,
+    /// How many of what is measured went into one figure.
+    pub(super) count: u64,
+}
+
+impl Setting {
+    /// Of the machine, or of this process alone.
+    pub(super) fn here(count: u64) -> Self {
+        Self {
+            placement: Where::InProcess,
+            direction: Direction::ToHost,
+            size: 0,
+            touch: false,
+            count,
+        }
+    }
+
+    /// Of calls to a host.
+    pub(super) fn of_host(placement: Where, count: u64) -> Self {
+        Self {
+            placement,
+            ..Self::here(count)
+        }
+    }
+}
 
 /// Prints figures as they come.
+#[derive(Debug)]
 pub(super) struct Rows {
     json: bool,
-    placement: String,
-    direction: String,
-    size: u32,
-    count: u64,
-    touch: bool,
 }
 
 impl Rows {
-    pub(super) fn new(args: &BenchArgs) -> Self {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints what the machine itself does.
+    pub(super) fn floor(&self, bench: &str, of: Setting, value: f64, unit: &str) -> Result<()> {
+        self.write(bench, of, value, unit, None)
+    }
+
+    /// Prints one figure; `floor` names what it is compared with.
+    pub(super) fn print(
+        &self,
+        bench: &str,
+        of: Setting,
+        (value, unit): (f64, &str),
+        (floor, floor_value): (&str, f64),
+    ) -> Result<()> {
+        self.write(bench, of, value, unit, Some((floor, floor_value)))
+    }
+
+    fn write(
+        &self,
+        bench: &str,
+        of: Setting,
+        value: f64,
+        unit: &str,
+        floor: Option<(&str, f64)>,
+    ) -> Result<()> {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value
                 .map(|value| value.get_name().to_owned())
                 .unwrap_or_default()
         };
-        Self {
-            json: args.json,
-            placement: name(args.placement.to_possible_value()),
-            direction: name(args.direction.to_possible_value()),
-            size: args.size,
-            count: 0,
-            touch: args.touch,
-        }
-    }
-
-    pub(super) fn set_count(&mut self, count: u64) {
-        self.count = count;
-    }
-
-    /// Prints one figure; `floor` names what of the machine it is compared with.
-    pub(super) fn print(
-        &self,
-        bench: &str,
-        value: f64,
-        unit: &str,
-        floor: &str,
-        floor_value: f64,
-    ) -> Result<()> {
-        let ratio = value / floor_value;
+        let (placement, direction) = (
+            name(of.placement.to_possible_value()),
+            name(of.direction.to_possible_value()),
+        );
         let mut out = std::io::stdout().lock();
         if self.json {
-            let row = json!({
-                "bench": bench, "placement": self.placement, "direction": self.direction, "size": self.size,
-                "count": self.count, "touch": self.touch, "value": round(value), "unit": unit, "floor": floor,
-                "floor_value": round(floor_value), "ratio": round(ratio),
+            let mut row = json!({
+                "bench": bench, "placement": placement, "direction": direction, "size": of.size, "count": of.count,
+                "touch": of.touch, "value": round(value), "unit": unit,
             });
+            if let Some((floor, floor_value)) = floor {
+                row["floor"] = json!(floor);
+                row["floor_value"] = json!(round(floor_value));
+                row["ratio"] = json!(round(value / floor_value));
+            }
             writeln!(out, "{row}")?;
         } else {
-            let (value, floor_value) = (round(value), round(floor_value));
-            writeln!(
-                out,
-                "{bench:<24} {value:>14} {unit:<10} {:.3} of {floor} {floor_value} ({}, {}, {} bytes, {} times)",
-                ratio, self.placement, self.direction, self.size, self.count
-            )?;
+            write!(out, "{bench:<26} {:>14} {unit:<10}", round(value))?;
+            if let Some((floor, floor_value)) = floor {
+                let (ratio, floor_value) = (value / floor_value, round(floor_value));
+                write!(out, " {ratio:>8.3} of {floor} {floor_value}")?;
+            }
+            write!(out, " ({placement}")?;
+            if of.size > 0 {
+                write!(out, ", {direction}, {} bytes", of.size)?;
+            }
+            writeln!(out, ", {} times)", of.count)?;
         }
         Ok(out.flush()?)
     }

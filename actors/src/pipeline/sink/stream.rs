@@ -87,6 +87,10 @@ impl Stream {
     /// Takes out what the renderer gets next.
     pub(super) fn take_ready(&mut self, now: SystemTime100ns) -> Ready {
         let mut samples = Vec::new();
+        if self.pacing.is_rateless() {
+            // All that are here.
+            samples.reserve(self.input.len());
+        }
         while let Some(FlowItem::Sample(sample)) = self.input.front() {
             match self.pacing.next(sample, now) {
                 Pace::Render => {
