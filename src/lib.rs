@@ -47,10 +47,10 @@ pub use portcullis_engine::{self as engine, *};
 /// Hosts: this program's own, and connections to others.
 pub mod host {
     pub use portcullis_actors::host::{
-        AwaitHostUnlocked, CountHostLocks, CreateObject, CreatedObject, DescribeHost, Host,
-        HostConnection, HostFacts, HostLock, HostPool, LockHost, PmpHost, ProgramFacts,
-        ProtectedHost, SOURCE_RESOLVER, SampleMemory, Trust, TrustedPeer, UnlockHost, Vouched,
-        check, inspect,
+        AwaitHostUnlocked, Carrier, CountHostLocks, CreateObject, CreatedObject, DescribeHost,
+        Host, HostConnection, HostFacts, HostLock, HostPool, LinkConfig, LockHost, PmpHost,
+        ProgramFacts, ProtectedHost, SOURCE_RESOLVER, SampleMemory, Spin, Trust, TrustedPeer,
+        UnlockHost, Vouched, check, inspect,
     };
     pub use portcullis_actors::host::{
         HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,

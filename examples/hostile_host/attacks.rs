@@ -83,6 +83,73 @@ pub(crate) const ATTACKS: &[Attack] = &[
         "hello-descriptors",
         Refused("descriptors came with the handshake"),
     ),
+    // Rings in shared memory.
+    attack(
+        "rings-silent",
+        Refused("the peer's hello did not happen within 2s"),
+    ),
+    attack(
+        "rings-garbage",
+        Refused("rings: what came after the hello is no offer"),
+    ),
+    attack(
+        "rings-format",
+        Refused("handshake: ring format does not fit"),
+    ),
+    attack("rings-huge", Refused("rings: a ring of 2147483648 bytes")),
+    attack("rings-odd", Refused("rings: a ring of 65537 bytes")),
+    attack(
+        "rings-bytes-behind",
+        Refused("rings: bytes follow the offer"),
+    ),
+    attack(
+        "rings-cut",
+        Refused("rings: the link ended inside of the offer"),
+    ),
+    attack(
+        "rings-one-descriptor",
+        Refused("rings: 1 descriptors came, announced are 2"),
+    ),
+    attack(
+        "rings-fifty-descriptors",
+        Refused("more than 16 descriptors"),
+    ),
+    attack(
+        "rings-unsealed",
+        Refused("rings: the ring's memory: sealed with"),
+    ),
+    attack(
+        "rings-shrinkable",
+        Refused("rings: the ring's memory: sealed with"),
+    ),
+    attack(
+        "rings-writable",
+        Refused("rings: the ring's memory: sealed with"),
+    ),
+    attack(
+        "rings-short",
+        Refused("rings: the ring's memory: 69631 bytes long, announced are 69632"),
+    ),
+    attack(
+        "rings-pipe",
+        Refused("rings: the ring's memory: it cannot be sealed"),
+    ),
+    attack(
+        "rings-alarm-pipe",
+        Refused("rings: the alarm: not an event counter"),
+    ),
+    attack(
+        "rings-alarm-memory",
+        Refused("rings: the alarm: not an event counter"),
+    ),
+    attack(
+        "rings-alarm-blocks",
+        Refused("rings: the alarm: it may block"),
+    ),
+    attack(
+        "rings-index-wild",
+        Refused("rings: its write index is 18446744073709551615 where 0 bytes were read"),
+    ),
     // What it says of itself.
     attack(
         "facts-none",

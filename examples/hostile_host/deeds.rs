@@ -2,6 +2,7 @@
 
 mod hello;
 mod memory;
+mod rings;
 mod talk;
 
 use std::io;
@@ -14,6 +15,7 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
     let ended = match area {
         "hello" | "facts" => hello::run(name, peer),
         "descriptors" | "segment" | "slot" | "slots" => memory::run(name, peer),
+        "rings" => rings::run(name, peer),
         _ => talk::run(name, peer),
     };
     match ended {

@@ -50,13 +50,18 @@ pub(crate) fn until_closed(kept: &OwnedFd) {
 
 /// Runs a test's future on one thread, as an arbiter would, with a deadline for what must not hang.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    run_within(Duration::from_secs(20), future)
+}
+
+/// The same with another deadline, for what is long.
+pub(crate) fn run_within<T>(deadline: Duration, future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(async {
-        tokio::time::timeout(Duration::from_secs(20), future)
+        tokio::time::timeout(deadline, future)
             .await
             .expect("the test did not end in time")
     }))

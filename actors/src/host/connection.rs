@@ -86,7 +86,7 @@ pub(super) async fn link(
         .heartbeat(terms.heartbeat)
         .payloads(terms.payloads)
         .to_host(process)
-        .connect(Endpoint::unix(socket))
+        .connect(Endpoint::unix(socket).config(terms.config))
         .await
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_rt::System;
 use futures::FutureExt;
 use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
-use portcullis_transport::{Endpoint, Isolation, TransportError, host};
+use portcullis_transport::{Carrier, Endpoint, Isolation, LinkConfig, Spin, TransportError, host};
 
 use super::PmpHostActor;
 use super::program::start_error;
@@ -45,7 +45,13 @@ pub(super) fn serve_if_host(table: InterfaceTable, make: impl FnOnce(Making) -> 
         Ok(Some(endpoint)) => endpoint.socket,
         Err(error) => fail(&error.to_string()),
     };
-    match serve(Endpoint::unix(socket), &table, make) {
+    // The application chooses: a host is ready for all that there is.
+    let config = LinkConfig {
+        carrier: Carrier::Rings,
+        spin: Spin::Adaptive,
+        ..LinkConfig::default()
+    };
+    match serve(Endpoint::unix(socket).config(config), &table, make) {
         Ok(()) => std::process::exit(0),
         Err(error) => fail(&error.to_string()),
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    HostCommand, HostImage, HostProcess, HostProgram, HostQuotas, ImageSource, Sandbox,
+    HostCommand, HostImage, HostProcess, HostProgram, HostQuotas, ImageSource, LinkConfig, Sandbox,
     SandboxPolicy, TransportError, TrustedPeer,
 };
 
@@ -31,6 +31,7 @@ pub struct Host {
     terms: PayloadTerms,
     interfaces: InterfaceTable,
     heartbeat: Heartbeat,
+    link: LinkConfig,
     variables: Vec<(OsString, OsString)>,
 }
 
@@ -47,6 +48,7 @@ pub(super) struct LinkTerms {
     pub(super) payloads: PayloadTerms,
     pub(super) interfaces: InterfaceTable,
     pub(super) heartbeat: Heartbeat,
+    pub(super) config: LinkConfig,
 }
 
 impl Default for Host {
@@ -75,6 +77,7 @@ impl Host {
             terms: PayloadTerms::default(),
             interfaces: InterfaceTable::new(),
             heartbeat: Heartbeat::default(),
+            link: LinkConfig::default(),
             variables: Vec::new(),
         }
     }
@@ -140,6 +143,14 @@ impl Host {
         self
     }
 
+    /// What carries what goes between application and host, and whether a side that waits may keep a processor busy for a
+    /// moment. For least power: [`Spin::Never`](crate::host::Spin).
+    #[must_use]
+    pub fn link(mut self, config: LinkConfig) -> Self {
+        self.link = config;
+        self
+    }
+
     /// Gives the host this variable with this value. Of the application's environment it gets only how to log and what
     /// language to speak.
     #[must_use]
@@ -157,6 +168,7 @@ impl Host {
             payloads: self.terms.clone(),
             interfaces: interfaces.and(&self.interfaces),
             heartbeat: self.heartbeat,
+            config: self.link,
         }
     }
 

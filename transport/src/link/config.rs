@@ -25,7 +25,7 @@ pub struct LinkConfig {
 impl Default for LinkConfig {
     fn default() -> Self {
         Self {
-            carrier: Carrier::Socket,
+            carrier: Carrier::Rings,
             spin: Spin::Adaptive,
             ring_bytes: 256 << 10,
         }
@@ -47,10 +47,10 @@ impl LinkConfig {
 #[non_exhaustive]
 pub enum Carrier {
     /// The socket.
-    #[default]
     Socket,
     /// Two rings in shared memory, each written by one side. The socket is still there, for descriptors and to know when
     /// the peer goes.
+    #[default]
     Rings,
 }
 

@@ -4,7 +4,8 @@
 //! **zero** to it, and nobody ever reads it. That is not for elegance. The flag that makes a descriptor non-blocking belongs to
 //! both processes, so a hostile one can clear it, fill the counter, and the next write of anything but zero would block this
 //! process for as long as it likes; as would a read. A write of zero never waits (the kernel waits only while the sum would
-//! overflow), and wakes edge-triggered waiters like any other.
+//! overflow), and wakes edge-triggered waiters like any other. What is left: the kernel itself can raise a counter to its very
+//! maximum when asynchronous I/O (`io_submit`) or `io_uring` reports to it; a host's filters of system calls have neither.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};

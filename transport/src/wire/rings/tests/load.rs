@@ -2,13 +2,19 @@
 
 use super::*;
 use crate::link::Spin;
-use crate::testing::Prng;
+use crate::testing::{Prng, run_within};
 
 /// Frames each way. `PORTCULLIS_RING_FRAMES` sets how many.
 const FRAMES: u64 = 30_000;
 
 fn frames() -> u64 {
     std::env::var("PORTCULLIS_RING_FRAMES").map_or(FRAMES, |text| text.parse().unwrap())
+}
+
+/// Runs a side, which takes the longer the more frames there are.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let deadline = std::time::Duration::from_secs(60 + frames() / 1000);
+    run_within(deadline, future)
 }
 
 fn config(spin: Spin) -> LinkConfig {
