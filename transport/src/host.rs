@@ -19,7 +19,7 @@ mod spare_network;
 mod watch;
 
 pub use check::check;
-pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve};
+pub use endpoint::{HostEndpoint, SOCKET_VARIABLE, endpoint, pid, serve, settle};
 pub use exit::{
     BlockedCall, ExitCause, HostExit, MAX_LAST_WORDS_BYTES, MAX_LAST_WORDS_LINES, Quota,
 };

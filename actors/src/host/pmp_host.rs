@@ -191,7 +191,10 @@ impl Handler<ConfigureHost> for PmpHostActor {
         if let Some(permitted) = message.permitted {
             self.registry = Arc::new(self.registry.permitted(&permitted));
         }
-        Ok(self.facts())
+        let facts = self.facts();
+        // A host may now wait for long, in a pool say.
+        portcullis_transport::host::settle();
+        Ok(facts)
     }
 }
 

@@ -96,7 +96,19 @@ async fn deaths(place: Where) -> Result<Vec<f64>> {
     Ok(times)
 }
 
+/// The usual soft limit is for programs that use `select`, and a host costs its application some descriptors.
+fn raise_descriptor_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("raise the limit of open files")
+}
+
 async fn at_once(place: Where, rows: &Rows, count: u32, bare: f64) -> Result<()> {
+    raise_descriptor_limit()?;
     let start = Instant::now();
     let mut hosts = Vec::new();
     let before = descriptors()?;

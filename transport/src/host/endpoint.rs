@@ -121,8 +121,15 @@ pub fn serve() -> Result<Isolation, TransportError> {
     if let Some(plan) = plan {
         put_filter(plan, Stage::Serve, isolation)?;
     }
-    forget_code();
     Ok(isolation.clone())
+}
+
+/// Gives back the memory into which only the start of a host has brought something: the pages of code that it ran. What is
+/// needed again comes back from the program's file. Does nothing in an ordinary process.
+pub fn settle() {
+    if confined().is_some() {
+        forget_code();
+    }
 }
 
 /// This process's id as the application sees it: in a pid namespace of its own a host sees itself as number one.
