@@ -16,14 +16,17 @@
 //! answers its call with the panic's message and place, and only its actor ends. Both need the actor to run in our
 //! [`Context`], which [`Handle::start`] does.
 //!
-//! *Credit.* So many calls and bytes may be at the peer; beyond that calls wait on this side, in order for each actor, and
-//! their deadlines go on. Calls that wait by design have credit of their own. A peer that exceeds what was agreed, or says
-//! what makes no sense, ends its link.
+//! *Credit.* So many messages may be on their way to an actor, and so many calls and bytes on a link; beyond that a message
+//! waits in the future of its sender, first come, first served for each actor, and its deadline goes on. A slow actor slows
+//! those who send to it, here as in another process. Requests that wait by design have room of their own. A peer that exceeds
+//! what was agreed, or says what makes no sense, ends its link.
 
+mod call;
 mod context;
 mod deferred;
 mod delivery;
 mod descriptor;
+mod gate;
 mod handle;
 mod interface;
 mod life;
@@ -42,11 +45,12 @@ mod tests;
 mod trace;
 mod watch;
 
+pub use call::Call;
 pub use context::Context;
 pub use deferred::Deferred;
 pub(crate) use deferred::{Answerer, deferred};
 pub use descriptor::FileDescriptor;
-pub use handle::{AnyHandle, Call, Handle};
+pub use handle::{AnyHandle, Handle, NoRoom};
 #[doc(hidden)]
 pub use interface::distinct;
 pub use interface::{Has, Interface, ServedBy};

@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use actix::dev::{
     AsyncContextParts, ContextFut, ContextParts, Envelope, Mailbox, OneshotSender, ToEnvelope,
+    channel,
 };
 use actix::fut::wrap_future;
 use actix::{
@@ -57,8 +58,10 @@ impl<A: Actor<Context = Self>> Context<A> {
     /// On a thread without an actix arbiter, as `Actor::start` does: use [`runtime::run`](crate::runtime::run) there.
     pub fn start(actor: A) -> Addr<A> {
         panics::note_places();
-        let mailbox = Mailbox::default();
-        let address = mailbox.address();
+        // Without a limit of actix's: who may send is decided by the gate of each handle.
+        let (sender, receiver) = channel::channel(0);
+        let mailbox = Mailbox::new(receiver);
+        let address = Addr::new(sender);
         let life = Life::new();
         let key = life.begin(&address);
         let context = Self {
@@ -72,11 +75,6 @@ impl<A: Actor<Context = Self>> Context<A> {
             key,
         });
         address
-    }
-
-    /// Sets how many messages may wait in the mailbox before `try_send` refuses more.
-    pub fn set_mailbox_capacity(&mut self, capacity: usize) {
-        self.parts.set_mailbox_capacity(capacity);
     }
 
     /// Whether anybody has an address of the actor.

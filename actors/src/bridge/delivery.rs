@@ -8,6 +8,7 @@ use actix::{Actor, AsyncContext, Handler, Message, Recipient};
 use portcullis_engine::Error;
 
 use super::context::Context;
+use super::gate::Permit;
 use super::mailbox::Mailbox;
 use super::remote::Remote;
 use super::trace::Carried;
@@ -16,20 +17,38 @@ use crate::panics;
 /// Answers a caller, whose type is forgotten, with an error.
 type Fail = fn(&mut dyn Any, Error);
 
-thread_local! {
-    /// How to fail the caller of the message that is just being sent: a context is told nothing of its type.
-    static SENDING: Cell<Option<Fail>> = const { Cell::new(None) };
+/// What goes with a message that a context is told nothing of.
+struct Sending {
+    /// How to fail the caller, whose type the context does not know.
+    fail: Fail,
+    /// The message's place on the way to its actor.
+    permit: Option<Permit>,
 }
 
-/// Puts a message into a mailbox.
+thread_local! {
+    /// Of the message that is just being sent.
+    static SENDING: Cell<Option<Sending>> = const { Cell::new(None) };
+}
+
+/// Puts a message into a mailbox, with its place on the way there: it is free again when the actor takes the message out.
+/// The place comes back where the actor runs in a context that knows nothing of places.
 ///
-/// By a clone of the address: each sender has a place in the mailbox of its own. One that is full would keep the message in
-/// the future, until that is polled, and others would overtake it.
-pub(crate) fn send<M: Remote>(recipient: &Recipient<M>, message: M) -> RecipientRequest<M> {
-    SENDING.set(Some(fail::<M>));
-    let request = recipient.clone().send(message);
-    SENDING.set(None);
-    request
+/// A mailbox of ours is never full: who may send is decided before. Into another one it goes by a clone of the address, as
+/// each sender has a place of its own there: a full one would keep the message in the future until that is polled, and
+/// others would overtake it.
+pub(crate) fn send<M: Remote>(
+    recipient: &Recipient<M>,
+    is_ours: bool,
+    message: M,
+    permit: Option<Permit>,
+) -> (RecipientRequest<M>, Option<Permit>) {
+    let fail = fail::<M>;
+    SENDING.set(Some(Sending { fail, permit }));
+    let request = match is_ours {
+        true => recipient.send(message),
+        false => recipient.clone().send(message),
+    };
+    (request, SENDING.take().and_then(|sending| sending.permit))
 }
 
 fn fail<M: Remote>(caller: &mut dyn Any, error: Error) {
@@ -46,15 +65,20 @@ pub(super) struct Delivery<M: Message> {
     caller: Option<OneshotSender<M::Result>>,
     fail: Option<Fail>,
     trace: Option<Carried>,
+    /// Dropped with this, when the message was handled or is not to be.
+    _permit: Option<Permit>,
 }
 
 impl<M: Message> Delivery<M> {
     pub(super) fn new(message: M, caller: Option<OneshotSender<M::Result>>) -> Self {
+        let sending = SENDING.take();
+        let fail = sending.as_ref().map(|sending| sending.fail);
         Self {
             message: Some(message),
             caller,
-            fail: SENDING.take(),
+            fail,
             trace: Carried::here(),
+            _permit: sending.and_then(|sending| sending.permit),
         }
     }
 }

@@ -2,12 +2,9 @@
 
 use std::any::type_name;
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
 
 use actix::dev::RecipientRequest;
 use actix::{Actor, Addr};
@@ -15,18 +12,21 @@ use portcullis_engine::{Error, ErrorKind, Result};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::call::{Call, CallState};
 use super::context;
 use super::delivery;
+use super::gate::{self, Class, Gate, PATIENT_WINDOW, Permit};
 use super::interface::{Has, Interface, ServedBy};
-use super::life::Life;
-use super::link::WireHandle;
+use super::life::{self, Life};
+use super::link::{Caller, LinkCore, Way, WireHandle};
 use super::mailbox::Mailbox;
-use super::proxy::Proxy;
-use super::recipient::{Slot, mailbox_error};
+use super::proxy::{Crossing, Proxy};
+use super::recipient::Slot;
 use super::remote::Remote;
 use super::scope;
+use super::trace::TraceContext;
 use super::watch::Watch;
 
 /// A handle to an actor that answers the interface `I`. Cheap to clone; `Send`; works from any thread and executor.
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) home: Option<Home>,
     /// Whether the actor lives.
     pub(crate) life: Arc<Life>,
+    /// The places on the way to it.
+    gate: Arc<Gate>,
 }
 
 /// The link that leads to an actor and the actor's id on it.
@@ -58,15 +60,22 @@ pub(crate) struct Home {
     pub(crate) link: u64,
     pub(crate) id: u32,
     pub(crate) generation: u32,
-    /// Wakes the link to look for callers that have gone.
-    pub(crate) sweep: Arc<Notify>,
+    /// Where the link is found on its own thread.
+    pub(crate) place: usize,
 }
 
 static OBJECTS: AtomicU64 = AtomicU64::new(1);
 
 impl Shared {
-    fn local(interface: u32, slots: Vec<Slot>, mailbox: Mailbox, life: Arc<Life>) -> Arc<Self> {
+    fn local(
+        interface: u32,
+        slots: Vec<Slot>,
+        mailbox: Mailbox,
+        life: Arc<Life>,
+        window: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            gate: Gate::new(window, PATIENT_WINDOW, None),
             object: OBJECTS.fetch_add(1, Ordering::Relaxed),
             interface,
             slots: OnceLock::from(slots),
@@ -77,8 +86,14 @@ impl Shared {
     }
 
     /// An actor elsewhere of which only the interface's id is known.
-    pub(crate) fn remote(interface: u32, home: Home, life: Arc<Life>) -> Arc<Self> {
+    pub(crate) fn remote(
+        interface: u32,
+        home: Home,
+        life: Arc<Life>,
+        gate: Arc<Gate>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            gate,
             object: OBJECTS.fetch_add(1, Ordering::Relaxed),
             interface,
             slots: OnceLock::new(),
@@ -105,10 +120,130 @@ impl Shared {
 
     /// From now on the interface is known here. The caller has compared its id.
     fn know<I: Interface>(&self) {
-        if let Some(home) = &self.home {
-            self.slots
-                .get_or_init(|| <I as ServedBy<Proxy>>::slots(&home.proxy));
+        if self.home.is_some() {
+            self.slots.get_or_init(I::elsewhere);
         }
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Whether the actor runs in a context of ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        !self.life.is_asked()
+    }
+
+    /// Sends a message, or has it wait for its place.
+    pub(crate) fn send<M: Remote>(self: &Arc<Self>, message: M) -> Call<M> {
+        match self.gate.enter(Class::of::<M>()) {
+            Some(permit) => self.send_now(message, permit, true),
+            None => {
+                let deadline = self.home.as_ref().and(M::DEADLINE);
+                let deadline = deadline.and_then(|wait| Instant::now().checked_add(wait));
+                Call::waits(message, self, deadline)
+            }
+        }
+    }
+
+    /// Sends a message that has its place. The place is given back when an actor of this process takes the message out of
+    /// its mailbox; unless `until_read`, when it has answered.
+    fn send_now<M: Remote>(
+        self: &Arc<Self>,
+        message: M,
+        permit: Permit,
+        until_read: bool,
+    ) -> Call<M> {
+        if self.home.is_some() {
+            let (call, caller) = Call::away(&self.gate);
+            self.cross(message, permit, None, &caller);
+            return call;
+        }
+        let (goes, stays) = match until_read {
+            true => (Some(permit), None),
+            false => (None, Some(permit)),
+        };
+        match self.deliver(message, goes) {
+            // Where places are scarce they come back without anybody looking after the call.
+            Some((request, Some(back))) if self.gate.is_scarce(Class::of::<M>()) => {
+                let (call, state) = Call::away(&self.gate);
+                state.arrive(request, Some(back));
+                call
+            }
+            Some((request, back)) => Call::here(request, stays.or(back)),
+            None => Call::over(),
+        }
+    }
+
+    /// The turn of a message has come that has waited for its place.
+    pub(crate) fn go<M: Remote>(
+        self: &Arc<Self>,
+        message: M,
+        permit: Permit,
+        deadline: Option<Instant>,
+        caller: &Arc<CallState<M>>,
+    ) {
+        if self.home.is_some() {
+            return self.cross(message, permit, deadline, caller);
+        }
+        match self.deliver(message, Some(permit)) {
+            Some((request, back)) => caller.arrive(request, back),
+            None => caller.fail(Error::new(ErrorKind::ActorStopped)),
+        }
+    }
+
+    /// Puts a message into the mailbox of an actor of this process.
+    fn deliver<M: Remote>(
+        &self,
+        message: M,
+        permit: Option<Permit>,
+    ) -> Option<(RecipientRequest<M>, Option<Permit>)> {
+        let mut slots = self.slots().iter();
+        let slot = slots.find(|slot| slot.method() == M::ID)?;
+        let recipient = slot.recipient::<M>()?;
+        Some(delivery::send(recipient, self.is_ours(), message, permit))
+    }
+
+    /// Hands a message to the link.
+    fn cross<M: Remote>(
+        &self,
+        message: M,
+        permit: Permit,
+        deadline: Option<Instant>,
+        caller: &Arc<CallState<M>>,
+    ) {
+        let Some(home) = &self.home else {
+            return caller.fail(Error::new(ErrorKind::ActorStopped));
+        };
+        let trace = TraceContext::current();
+        // On the link's own thread it needs no mailbox, unless one that was sent before is still in it.
+        let is_first = permit.gate().mailed.load(Ordering::Acquire) == 0;
+        let link = is_first
+            .then(|| LinkCore::here(home.place, home.link))
+            .flatten()
+            .filter(|link| link.takes_calls());
+        if let Some(link) = link {
+            if let Some(end) = self.life.told_end() {
+                return caller.fail(life::later(end));
+            }
+            let way = Way {
+                permit,
+                deadline,
+                trace,
+            };
+            let object = (home.id, home.generation);
+            let caller = Arc::clone(caller);
+            return link.call(object, message, caller, way, || home.proxy.clone());
+        }
+        let gate = Arc::clone(permit.gate());
+        gate.mailed.fetch_add(1, Ordering::AcqRel);
+        home.proxy.do_send(Crossing {
+            message: Some((message, permit)),
+            gate,
+            caller: Arc::clone(caller),
+            deadline,
+            trace,
+        });
     }
 }
 
@@ -135,13 +270,22 @@ impl<I: Interface> Handle<I> {
         A: Actor,
         I: ServedBy<A>,
     {
+        Self::with_window(address, gate::default_window())
+    }
+
+    /// [`new`](Self::new) with so many messages on their way from this process to the actor at once.
+    pub fn with_window<A>(address: &Addr<A>, window: u32) -> Self
+    where
+        A: Actor,
+        I: ServedBy<A>,
+    {
         let slots = I::slots(address);
         let life = Life::of(address).unwrap_or_else(|| match slots.first() {
             Some(slot) => Life::asked(slot.is_connected()),
             None => Life::new(),
         });
         let mailbox = Mailbox::of(address);
-        Self::from_shared(Shared::local(I::ID, slots, mailbox, life))
+        Self::from_shared(Shared::local(I::ID, slots, mailbox, life, window))
     }
 
     /// The caller has compared the interface.
@@ -153,8 +297,13 @@ impl<I: Interface> Handle<I> {
         }
     }
 
-    /// Sends a message. It is in the actor's mailbox, in the order of sending, when this returns; the future gives the
-    /// answer. Dropping the future cancels.
+    /// Sends a message; the future gives the answer. Dropping the future cancels.
+    ///
+    /// While there is room on the way to the actor (64 messages, unless agreed otherwise; requests that wait by design have
+    /// room of their own) the message has been sent when this returns. Without room it waits in the future that this
+    /// returns and goes when its turn comes, in the order of sending, also if that future is not polled just then; its
+    /// deadline counts. An actor of this process makes room by taking a message out of its mailbox (one that runs in actix's
+    /// own context, when the call has ended), one of another process by answering it.
     ///
     /// # Errors
     /// The actor's own, or `Cancelled`, `DeadlineExceeded`, `ActorStopped`, `HostLost`, `Protocol`.
@@ -162,35 +311,43 @@ impl<I: Interface> Handle<I> {
     where
         I: Has<M>,
     {
-        let request = self
-            .shared
-            .slots()
-            .get(I::INDEX)
-            .and_then(Slot::recipient::<M>)
-            .map(|recipient| delivery::send(recipient, message));
-        Call {
-            request,
-            sweep: SweepOnDrop(
-                self.shared
-                    .home
-                    .as_ref()
-                    .map(|home| Arc::clone(&home.sweep)),
-            ),
-        }
+        self.shared.send(message)
     }
 
-    /// Sends a message whose answer nobody waits for. For control only, never for samples: the mailbox's limit does not hold.
-    pub fn tell<M: Remote>(&self, message: M)
+    /// Sends a message whose answer nobody waits for. While there is room on the way to the actor it goes at once; without,
+    /// it stands in line by itself, if no more stand there so than there is room for.
+    ///
+    /// # Errors
+    /// The message comes back where too many stand in line already: [`send`](Self::send) waits in its future.
+    pub fn tell<M: Remote>(&self, message: M) -> Result<(), NoRoom<M>>
     where
         I: Has<M>,
     {
-        if let Some(recipient) = self
-            .shared
-            .slots()
-            .get(I::INDEX)
-            .and_then(Slot::recipient::<M>)
-        {
-            recipient.do_send(message);
+        match self.shared.gate.enter(Class::of::<M>()) {
+            Some(permit) => self.shared.send_now(message, permit, false).go_on(None),
+            None => match self.shared.gate.stand_alone() {
+                Some(alone) => self.shared.send(message).go_on(Some(alone)),
+                None => return Err(NoRoom(message)),
+            },
+        }
+        Ok(())
+    }
+
+    /// [`tell`](Self::tell) for what must arrive: where too many stand in line it waits in a task of this thread's arbiter.
+    ///
+    /// # Panics
+    /// In that case, on a thread without an actix arbiter.
+    pub fn tell_in_time<M: Remote>(&self, message: M)
+    where
+        I: Has<M>,
+    {
+        if let Err(NoRoom(message)) = self.tell(message) {
+            let call = self.send(message);
+            actix_rt::spawn(async move {
+                if let Err(error) = call.await {
+                    tracing::debug!(%error, what = M::NAME, "a message without a caller failed");
+                }
+            });
         }
     }
 
@@ -259,6 +416,27 @@ impl<'de, I: Interface> Deserialize<'de> for Handle<I> {
     }
 }
 
+/// There was no room on the way to the actor: the message comes back.
+pub struct NoRoom<M>(pub M);
+
+impl<M> fmt::Debug for NoRoom<M> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "NoRoom<{}>", type_name::<M>())
+    }
+}
+
+impl<M> fmt::Display for NoRoom<M> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "no room for {} on the way to its actor",
+            type_name::<M>()
+        )
+    }
+}
+
+impl<M> std::error::Error for NoRoom<M> {}
+
 /// A handle whose interface is known only at run time, such as that of an object created by class id.
 #[derive(Clone)]
 pub struct AnyHandle(Arc<Shared>);
@@ -293,6 +471,10 @@ impl AnyHandle {
     }
 
     pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    pub(crate) fn shared_arc(&self) -> &Arc<Shared> {
         &self.0
     }
 
@@ -331,46 +513,4 @@ fn deserialize<E: serde::de::Error>(wire: WireHandle) -> Result<Arc<Shared>, E> 
     let link = scope::current().ok_or_else(|| E::custom("a handle outside of a link"))?;
     link.import(wire)
         .map_err(|why| scope::refuse(why, E::custom))
-}
-
-pin_project_lite::pin_project! {
-    /// A request that was sent. Resolves to its answer; dropping it cancels the request, on the other side too.
-    #[must_use = "dropping a call cancels it"]
-    pub struct Call<M: Remote> {
-        // Declared before `sweep`: the link must look for gone callers after this one has gone.
-        #[pin]
-        request: Option<RecipientRequest<M>>,
-        sweep: SweepOnDrop,
-    }
-}
-
-impl<M: Remote> Future for Call<M> {
-    type Output = Result<M::Reply>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(request) = this.request.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(Error::new(ErrorKind::ActorStopped)));
-        };
-        let answer = ready!(request.poll(cx));
-        this.request.set(None);
-        this.sweep.0 = None;
-        Poll::Ready(answer.unwrap_or_else(|error| Err(mailbox_error(error, M::NAME))))
-    }
-}
-
-impl<M: Remote> fmt::Debug for Call<M> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Call<{}>", type_name::<M>())
-    }
-}
-
-struct SweepOnDrop(Option<Arc<Notify>>);
-
-impl Drop for SweepOnDrop {
-    fn drop(&mut self) {
-        if let Some(sweep) = self.0.take() {
-            sweep.notify_one();
-        }
-    }
 }

@@ -2,13 +2,12 @@
 
 use actix::{Actor, Addr};
 
-use super::proxy::Proxy;
 use super::recipient::Slot;
 use super::remote::Remote;
 use super::table::MessageType;
 
 /// A list of messages that an actor answers. Declare one with [`interface!`](crate::interface).
-pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
+pub trait Interface: Sized + Send + Sync + Unpin + 'static {
     /// The stable wire name.
     const NAME: &'static str;
     /// The wire ids of the messages, in the declared order.
@@ -19,6 +18,9 @@ pub trait Interface: ServedBy<Proxy> + Sized + Send + Sync + Unpin + 'static {
     fn messages() -> Vec<MessageType>;
     /// The name's hash: what is on the wire.
     const ID: u32 = super::remote::wire_id(Self::NAME);
+
+    /// The entries of an actor elsewhere, message by message, in the declared order.
+    fn elsewhere() -> Vec<Slot>;
 }
 
 /// The interface has the message `M`.
@@ -87,6 +89,10 @@ macro_rules! interface {
 
             fn messages() -> ::std::vec::Vec<$crate::bridge::MessageType> {
                 ::std::vec![$($crate::bridge::MessageType::of::<$message>()),*]
+            }
+
+            fn elsewhere() -> ::std::vec::Vec<$crate::bridge::Slot> {
+                ::std::vec![$($crate::bridge::Slot::elsewhere::<$message>()),*]
             }
         }
 

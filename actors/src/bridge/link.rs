@@ -27,6 +27,7 @@ pub(crate) use self::core::LinkCore;
 pub use builder::LinkBuilder;
 pub use heartbeat::{Heartbeat, PeerState, PeerStates};
 pub(crate) use objects::WireHandle;
+pub(crate) use outgoing::{Caller, Way};
 pub(crate) use wire::kind;
 
 use super::handle::Handle;

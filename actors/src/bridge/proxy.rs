@@ -1,18 +1,20 @@
 //! The actor that stands in this process for an actor of another one.
 
-use std::any::type_name;
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, AsyncContext, Handler};
-use portcullis_engine::Error;
+use actix::{Actor, AsyncContext, Handler, Message};
+use portcullis_engine::{Error, ErrorKind};
+use tokio::time::Instant;
 
+use super::call::CallState;
 use super::context::Context;
+use super::gate::{Gate, Permit};
 use super::life::{self, Life};
-use super::link::LinkCore;
+use super::link::{Caller, LinkCore, Way};
 use super::remote::Remote;
+use super::trace::TraceContext;
 
 /// Stands here for an actor of another process: one actor type for every interface, with a handler for each message.
 ///
@@ -55,42 +57,49 @@ impl Actor for Proxy {
     }
 }
 
-impl<M: Remote> Handler<M> for Proxy {
-    type Result = ProxyReply<M>;
-
-    fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
-        ProxyReply {
-            link: Rc::clone(&self.link),
-            object: (self.id, self.generation),
-            message,
-            ended: self.life.told_end().map(life::later),
-        }
-    }
+/// A message on its way to its link's thread.
+pub(crate) struct Crossing<M: Remote> {
+    /// The message, its place and its way; not there once it is at the link.
+    pub(crate) message: Option<(M, Permit)>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) caller: Arc<CallState<M>>,
+    /// Of one that has waited for its place.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
-/// Gives the caller's own reply channel to the link: no task and no second channel per call.
-pub struct ProxyReply<M> {
-    link: Rc<LinkCore>,
-    object: (u32, u32),
-    message: M,
-    /// What every call gets from now on.
-    ended: Option<Error>,
+impl<M: Remote> Message for Crossing<M> {
+    type Result = ();
 }
 
-impl<M: Remote> MessageResponse<Proxy, M> for ProxyReply<M> {
-    fn handle(self, ctx: &mut Context<Proxy>, caller: Option<OneshotSender<M::Result>>) {
-        if let Some(ended) = self.ended {
-            // The caller may have gone.
-            return drop(caller.map(|caller| caller.send(Err(ended))));
+impl<M: Remote> Handler<Crossing<M>> for Proxy {
+    type Result = ();
+
+    fn handle(&mut self, mut crossing: Crossing<M>, ctx: &mut Self::Context) {
+        let Some((message, permit)) = crossing.message.take() else {
+            return;
+        };
+        if let Some(end) = self.life.told_end() {
+            return crossing.caller.fail(life::later(end));
         }
+        let way = Way {
+            permit,
+            deadline: crossing.deadline,
+            trace: crossing.trace,
+        };
+        let caller = Arc::clone(&crossing.caller);
         // A message that has to wait keeps its proxy, so that the far actor is not released before the message is there.
+        let object = (self.id, self.generation);
         self.link
-            .call(self.object, self.message, caller, || ctx.address());
+            .call(object, message, caller, way, || ctx.address());
     }
 }
 
-impl<M> fmt::Debug for ProxyReply<M> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "ProxyReply<{}>", type_name::<M>())
+impl<M: Remote> Drop for Crossing<M> {
+    fn drop(&mut self) {
+        self.gate.mailed.fetch_sub(1, Ordering::AcqRel);
+        if self.message.take().is_some() {
+            self.caller.fail(Error::new(ErrorKind::ActorStopped));
+        }
     }
 }

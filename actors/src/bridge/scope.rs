@@ -35,6 +35,11 @@ pub(crate) fn current() -> Option<Rc<LinkCore>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
+/// Whether a message is being encoded or decoded.
+pub(crate) fn is_active() -> bool {
+    CURRENT.with_borrow(Option::is_some)
+}
+
 /// Keeps why a value cannot be written or read, and gives it as the codec's error.
 pub(crate) fn refuse<E>(why: impl Display, custom: fn(String) -> E) -> E {
     let why = why.to_string();

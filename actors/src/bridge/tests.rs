@@ -5,9 +5,11 @@ mod connect;
 mod heartbeat;
 mod hostile;
 mod life;
+mod load;
 mod pressure;
 mod speed;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use futures::FutureExt;
 use portcullis_derive::Remote;
 use portcullis_engine::error::HostExit;
 use portcullis_engine::{Error, ErrorKind, MediaTime, Payload, Result, Sample};
-use portcullis_transport::{Carrier, Endpoint, LinkConfig, TransportError};
+use portcullis_transport::{Carrier, Endpoint, LinkConfig, LinkLimits, TransportError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -25,7 +27,7 @@ use super::link::Census;
 use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
 
 crate::interface! { Desk = "test.Desk" {
-    Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped,
+    Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped, Flood,
 } }
 
 #[derive(Serialize, Deserialize, Remote)]
@@ -57,7 +59,7 @@ struct Lend(FileDescriptor);
 
 /// Shows a sample to the far side, which sends it back.
 #[derive(Serialize, Deserialize, Remote)]
-#[remote(reply = Sample)]
+#[remote(reply = Sample, deadline_ms = 15_000)]
 struct Show(Sample);
 
 /// Makes another desk.
@@ -75,21 +77,27 @@ struct Peek;
 #[remote(no_deadline)]
 struct WaitWith(Option<Handle<Desk>>, Option<Sample>);
 
-/// Gives so many samples of so many bytes.
+/// Gives so many samples of so many bytes, which takes a busy machine its time.
 #[derive(Serialize, Deserialize, Remote)]
-#[remote(reply = Vec<Sample>)]
+#[remote(reply = Vec<Sample>, deadline_ms = 15_000)]
 struct Several(usize, usize);
 
 /// Keeps samples.
 #[derive(Serialize, Deserialize, Remote)]
 struct Stash(Vec<Sample>);
 
+/// Sends so many messages to the kept desk, many at a time.
+#[derive(Serialize, Deserialize, Remote)]
+#[remote(no_deadline)]
+struct Flood(u64);
+
 /// From now on the actor reads nothing.
 #[derive(Serialize, Deserialize, Remote)]
 struct Stall;
 
-/// Notes a number.
+/// Notes a number. Many may wait for a busy machine.
 #[derive(Serialize, Deserialize, Remote)]
+#[remote(deadline_ms = 15_000)]
 struct Note(u64);
 
 /// Panics when it is read.
@@ -248,6 +256,14 @@ impl Handler<Stash> for DeskActor {
     }
 }
 
+impl Handler<Flood> for DeskActor {
+    type Result = ReplyFuture<()>;
+    fn handle(&mut self, message: Flood, _: &mut Self::Context) -> Self::Result {
+        let kept = self.kept.clone().expect("a desk was kept");
+        ReplyFuture::new(async move { load::flood(&kept, message.0).await })
+    }
+}
+
 impl Handler<Stall> for DeskActor {
     type Result = Result<()>;
     fn handle(&mut self, _: Stall, ctx: &mut Self::Context) -> Self::Result {
@@ -336,7 +352,10 @@ async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> L
         }
         .boxed_local()
     };
-    let builder = Link::builder().any_root(root).diagnose(Box::new(why));
+    let builder = Link::builder()
+        .limits(link_limits())
+        .any_root(root)
+        .diagnose(Box::new(why));
     let builder = match host_id {
         0 => builder,
         _ => builder.as_host(),
@@ -355,17 +374,56 @@ async fn pair(over: Over) -> (Link, Link, Arc<Seen>) {
     (near, far, seen)
 }
 
-/// Runs a test for every kind of link.
-fn over_all<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
-    for over in Over::ALL {
-        run(test(over));
+thread_local! {
+    /// Whether windows are as small as they can be: one call at a time.
+    static NARROW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The window of new handles to actors here.
+pub(super) fn window() -> u32 {
+    match NARROW.get() {
+        true => 1,
+        false => super::gate::WINDOW,
     }
+}
+
+/// What links here want.
+pub(super) fn link_limits() -> LinkLimits {
+    let limits = LinkLimits {
+        max_frame: 16 << 20,
+        ..LinkLimits::default()
+    };
+    match NARROW.get() {
+        true => LinkLimits {
+            call_window: 1,
+            object_window: 1,
+            ..limits
+        },
+        false => limits,
+    }
+}
+
+/// Runs a test for every kind of link, with usual windows and with windows of one.
+fn over_all<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
+    over_each(&Over::ALL, &[false, true], test);
 }
 
 /// Runs a test for every kind of link that carries descriptors.
 fn over_descriptors<F: Future<Output = ()> + 'static>(test: impl Fn(Over) -> F) {
-    for over in [Over::Socket, Over::Rings] {
-        run(test(over));
+    over_each(&[Over::Socket, Over::Rings], &[false, true], test);
+}
+
+fn over_each<F: Future<Output = ()> + 'static>(
+    links: &[Over],
+    windows: &[bool],
+    test: impl Fn(Over) -> F,
+) {
+    for over in links {
+        for narrow in windows {
+            NARROW.set(*narrow);
+            run(test(*over));
+            NARROW.set(false);
+        }
     }
 }
 
@@ -384,6 +442,15 @@ async fn until_idle(near: &Link, far: &Link) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Runs a test with usual windows and with windows of one.
+fn in_all_windows<F: Future<Output = ()> + 'static>(test: impl Fn() -> F) {
+    for narrow in [false, true] {
+        NARROW.set(narrow);
+        run(test());
+        NARROW.set(false);
     }
 }
 

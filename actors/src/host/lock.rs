@@ -39,8 +39,10 @@ impl HostLock {
 
 impl Drop for HostLock {
     fn drop(&mut self) {
-        if let Some(host) = self.0.take() {
-            host.tell(UnlockHost);
+        if let Some(host) = self.0.take()
+            && let Err(error) = host.tell(UnlockHost)
+        {
+            tracing::error!(%error, "a host stays locked until its last handle is gone");
         }
     }
 }

@@ -141,7 +141,7 @@ impl Input {
         self.stop();
         if let Some(Upstream { port, output }) = &self.upstream {
             let (output, epoch) = (*output, self.epoch);
-            port.tell(Disconnect { output, epoch });
+            port.tell_in_time(Disconnect { output, epoch });
         }
     }
 

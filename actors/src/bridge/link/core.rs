@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +21,7 @@ use super::incoming::{Incoming, Woken};
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
+use crate::bridge::gate::Lines;
 use crate::bridge::payload_port::{Memory, Needs, PayloadTerms, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
@@ -31,6 +32,11 @@ const MAX_UNTAKEN: usize = 64;
 const KEPT_CAPACITY: usize = 64 << 10;
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The links of this thread, each at its place.
+    static HERE: RefCell<Vec<Weak<LinkCore>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A link's state. Lives on one arbiter.
 pub(crate) struct LinkCore {
@@ -43,6 +49,10 @@ pub(crate) struct LinkCore {
     pub(super) objects: RefCell<Objects>,
     pub(super) payloads: Rc<RefCell<Payloads>>,
     pub(super) sweep: Arc<Notify>,
+    /// Calls that wait for their places.
+    pub(super) lines: Arc<Lines>,
+    /// Among the links of this thread.
+    pub(super) place: Cell<usize>,
     pub(super) closing: Notify,
     pub(super) peer: RefCell<Peer>,
     /// An answer that was there is on its way.
@@ -107,7 +117,8 @@ pub(super) enum Pushed {
 impl LinkCore {
     pub(super) fn new(sender: LinkSender, agreed: Agreed, terms: PayloadTerms) -> Rc<Self> {
         let payloads = Payloads::new(sender.clone(), &agreed, terms);
-        Rc::new(Self {
+        let sweep = Arc::default();
+        let link = Rc::new(Self {
             id: LINKS.fetch_add(1, Ordering::Relaxed),
             agreed,
             sender,
@@ -116,7 +127,9 @@ impl LinkCore {
             woken: Arc::default(),
             objects: RefCell::default(),
             payloads: Rc::new(RefCell::new(payloads)),
-            sweep: Arc::default(),
+            lines: Lines::new(Arc::clone(&sweep)),
+            place: Cell::new(0),
+            sweep,
             closing: Notify::new(),
             peer: RefCell::new(Peer::new()),
             answered: Notify::new(),
@@ -126,7 +139,28 @@ impl LinkCore {
             untaken: Cell::new(0),
             lost: watch::channel(None).0,
             is_lost: Cell::new(false),
-        })
+        });
+        link.settle();
+        link
+    }
+
+    /// Takes a place among the links of this thread.
+    fn settle(self: &Rc<Self>) {
+        HERE.with_borrow_mut(|links| {
+            let free = links.iter().position(|link| link.strong_count() == 0);
+            let place = free.unwrap_or(links.len());
+            match links.get_mut(place) {
+                Some(free) => *free = Rc::downgrade(self),
+                None => links.push(Rc::downgrade(self)),
+            }
+            self.place.set(place);
+        });
+    }
+
+    /// The link at a place of this thread, if it is this one.
+    pub(crate) fn here(place: usize, id: u64) -> Option<Rc<Self>> {
+        let link = HERE.with_borrow(|links| links.get(place).and_then(Weak::upgrade));
+        link.filter(|link| link.id == id)
     }
 
     pub(crate) fn payload_port(&self) -> Rc<RefCell<dyn PayloadPort>> {

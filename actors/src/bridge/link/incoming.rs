@@ -3,6 +3,7 @@
 mod answers;
 mod calls;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::pin::Pin;
@@ -17,7 +18,9 @@ use portcullis_transport::FrameHeader;
 pub(super) use self::answers::Woken;
 use self::calls::Calls;
 use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
+use super::outgoing;
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
+use crate::bridge::gate::Class;
 use crate::bridge::handle::Shared;
 use crate::bridge::payload_port::Memory;
 use crate::bridge::recipient::Answer;
@@ -33,9 +36,16 @@ pub(super) struct Incoming {
     calls: Calls<Inbound>,
     /// Came in this turn: their actors have not had theirs.
     fresh: Vec<u64>,
-    bytes: usize,
+    /// What is in flight, by class.
+    in_flight: [InFlight; 2],
     cancelled: Cancelled,
     order: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct InFlight {
+    calls: usize,
+    bytes: usize,
 }
 
 struct Inbound {
@@ -43,8 +53,26 @@ struct Inbound {
     bytes: usize,
     /// When it came, among all calls.
     order: u64,
+    class: Class,
+    served: Rc<Served>,
+}
+
+/// An object of this side that the peer calls.
+pub(super) struct Served {
     target: Weak<Shared>,
     object: u64,
+    /// Calls in flight that have a deadline.
+    prompt: Cell<u32>,
+}
+
+impl Served {
+    pub(super) fn new(target: &Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            target: Arc::downgrade(target),
+            object: target.object,
+            prompt: Cell::new(0),
+        })
+    }
 }
 
 enum Stage {
@@ -90,16 +118,22 @@ impl Incoming {
         call: u64,
         answer: Pin<Box<dyn Answer>>,
         bytes: usize,
-        target: &Arc<Shared>,
+        class: Class,
+        served: Rc<Served>,
     ) {
         self.order += 1;
-        self.bytes += bytes;
+        let in_flight = &mut self.in_flight[class as usize];
+        in_flight.calls += 1;
+        in_flight.bytes += bytes;
+        if class == Class::Prompt {
+            served.prompt.set(served.prompt.get() + 1);
+        }
         let inbound = Inbound {
             stage: Stage::Asked(Some(answer), None),
             bytes,
             order: self.order,
-            target: Arc::downgrade(target),
-            object: target.object,
+            class,
+            served,
         };
         self.calls.insert(call, inbound);
         self.fresh.push(call);
@@ -107,7 +141,13 @@ impl Incoming {
 
     fn remove(&mut self, call: u64) -> Option<Inbound> {
         let inbound = self.calls.remove(call)?;
-        self.bytes = self.bytes.saturating_sub(inbound.bytes);
+        let in_flight = &mut self.in_flight[inbound.class as usize];
+        in_flight.calls = in_flight.calls.saturating_sub(1);
+        in_flight.bytes = in_flight.bytes.saturating_sub(inbound.bytes);
+        if inbound.class == Class::Prompt {
+            let prompt = &inbound.served.prompt;
+            prompt.set(prompt.get().saturating_sub(1));
+        }
         Some(inbound)
     }
 
@@ -117,7 +157,8 @@ impl Incoming {
             return;
         }
         if let Some(inbound) = self.calls.get_mut(call) {
-            self.cancelled.read_before(inbound.object, inbound.order);
+            self.cancelled
+                .read_before(inbound.served.object, inbound.order);
         }
     }
 }
@@ -126,22 +167,27 @@ impl Incoming {
     /// Whether answers of the object's actor are there that are not yet on their way.
     pub(super) fn has_answers_of(&self, object: u64) -> bool {
         let mut calls = self.calls.values();
-        calls.any(|call| call.object == object && matches!(call.stage, Stage::Replying { .. }))
+        calls.any(|call| {
+            call.served.object == object && matches!(call.stage, Stage::Replying { .. })
+        })
     }
 }
 
 impl Cancelled {
     fn add(&mut self, inbound: &Inbound) {
         // An actor that is gone, or whose mailbox never waits, has nothing left there.
-        let target = inbound.target.upgrade();
+        let target = inbound.served.target.upgrade();
         let Some(begun) = target.and_then(|target| target.begun()) else {
             return;
         };
-        let actor = self.actors.entry(inbound.object).or_insert_with(|| Unread {
-            target: Weak::clone(&inbound.target),
-            calls: BTreeMap::new(),
-            begun,
-        });
+        let actor = self
+            .actors
+            .entry(inbound.served.object)
+            .or_insert_with(|| Unread {
+                target: Weak::clone(&inbound.served.target),
+                calls: BTreeMap::new(),
+                begun,
+            });
         actor.calls.insert(inbound.order, inbound.bytes);
         self.calls += 1;
         self.bytes += inbound.bytes;
@@ -194,8 +240,10 @@ impl LinkCore {
             0 => 0,
             _ => trace::LEN,
         };
-        self.check_credit(header.call, body.len().saturating_sub(traced))?;
-        let Some(target) = self.exported(header.object, header.generation) else {
+        if self.incoming.borrow().calls.contains(header.call) {
+            return Err(protocol("two calls with one id"));
+        }
+        let Some((target, served)) = self.called(header.object, header.generation) else {
             if !self.was_exported(header.object, header.generation) {
                 return Err(protocol(format!("object {} does not exist", header.object)));
             }
@@ -208,6 +256,8 @@ impl LinkCore {
             self.push_error(header.call, Error::invalid_request(what));
             return Ok(());
         };
+        let class = slot.class();
+        self.check_credit(class, &served, body.len().saturating_sub(traced))?;
         let (body, carried) = match header.flags & FLAG_TRACED {
             0 => (body, None),
             _ => {
@@ -221,10 +271,10 @@ impl LinkCore {
         };
         let answer = scope::enter(self, || {
             let _within = carried.as_ref().map(Carried::enter);
-            slot.dispatch(body)
+            slot.dispatch(&target, body)
         })?;
         let mut incoming = self.incoming.borrow_mut();
-        incoming.insert(header.call, answer, body.len(), &target);
+        incoming.insert(header.call, answer, body.len(), class, served);
         Ok(())
     }
 
@@ -277,17 +327,20 @@ impl LinkCore {
     }
 
     /// Holds the peer to the windows that were agreed.
-    fn check_credit(&self, call: u64, len: usize) -> Result<()> {
+    fn check_credit(&self, class: Class, served: &Served, len: usize) -> Result<()> {
         let limits = &self.agreed.limits;
-        let window = limits.call_window as usize + limits.max_objects as usize;
         let mut incoming = self.incoming.borrow_mut();
-        if incoming.calls.len() >= window {
+        let in_flight = incoming.in_flight[class as usize];
+        if in_flight.calls >= outgoing::window(class, limits) {
             return Err(protocol("more calls in flight than agreed"));
         }
-        // Calls that wait by design have a window of their own.
-        if incoming.bytes + len > 2 * limits.byte_window as usize {
+        if class == Class::Prompt && served.prompt.get() >= limits.object_window {
+            return Err(protocol("more calls in flight to one object than agreed"));
+        }
+        if in_flight.bytes + len > limits.byte_window as usize {
             return Err(protocol("more bytes of calls in flight than agreed"));
         }
+        let window = limits.call_window as usize + limits.max_objects as usize;
         let bytes = CANCELLED_WINDOWS * limits.byte_window as usize;
         let is_beyond =
             |cancelled: &Cancelled| cancelled.calls >= window || cancelled.bytes >= bytes;
@@ -298,9 +351,6 @@ impl LinkCore {
                     "more cancelled calls than agreed to actors that do not read them",
                 ));
             }
-        }
-        if incoming.calls.contains(call) {
-            return Err(protocol("two calls with one id"));
         }
         Ok(())
     }

@@ -11,8 +11,10 @@ use slab::Slab;
 
 use super::core::{LinkCore, protocol};
 use super::death::AbortOnDrop;
+use super::incoming::Served;
 use super::wire::{ROOT, kind};
 use crate::bridge::context::Context;
+use crate::bridge::gate::{Gate, Permit};
 use crate::bridge::handle::{AnyHandle, Handle, Home, Shared};
 use crate::bridge::interface::Interface;
 use crate::bridge::life::Life;
@@ -41,6 +43,8 @@ pub(super) struct Objects {
     /// The newest import of each object of the peer.
     current: HashMap<(u32, u32), u64>,
     imported: u64,
+    /// The places on the way to each object of the peer. Calls outlive their handles, and an object may come again.
+    gates: HashMap<(u32, u32), Weak<Gate>>,
     /// Keeps the peer's root, which is given once and for all.
     root: Option<Arc<Shared>>,
 }
@@ -55,6 +59,8 @@ pub(super) struct ExportRef {
 struct Export {
     generation: u32,
     shared: Arc<Shared>,
+    /// The peer's calls of it.
+    served: Rc<Served>,
     references: u64,
     /// Waits for the actor's end.
     _mourner: AbortOnDrop,
@@ -75,6 +81,7 @@ impl LinkCore {
         let object = root.shared().object;
         let index = objects.exports.insert(Export {
             generation: 0,
+            served: Served::new(root.shared_arc()),
             shared: root.into_shared(),
             references: 1,
             _mourner: mourner,
@@ -150,6 +157,7 @@ impl LinkCore {
                 let id = u32::try_from(index).map_err(|_| "too many objects")?;
                 objects.exports.insert(Export {
                     generation,
+                    served: Served::new(shared),
                     shared: Arc::clone(shared),
                     references: 1,
                     _mourner: self.mourn(shared, id, generation),
@@ -219,10 +227,15 @@ impl LinkCore {
             link: self.id,
             id: wire.id,
             generation: wire.generation,
-            sweep: Arc::clone(&self.sweep),
+            place: self.place.get(),
         };
-        let shared = Shared::remote(wire.interface, home, Arc::clone(&life));
         let mut objects = self.objects.borrow_mut();
+        let gate = objects.gate(key, || {
+            let limits = &self.agreed.limits;
+            let lines = Some(Arc::clone(&self.lines));
+            Gate::new(limits.object_window, limits.max_objects, lines)
+        });
+        let shared = Shared::remote(wire.interface, home, Arc::clone(&life), gate);
         objects.current.insert(key, import);
         // One that it replaces gives back what it holds when its proxy has stopped: what went through it is there then.
         objects.imports.insert(
@@ -242,6 +255,12 @@ impl LinkCore {
         let released = {
             let mut objects = self.objects.borrow_mut();
             let released = objects.imports.remove(&import);
+            if let Some(released) = &released
+                && let Some(gate) = objects.gates.get(&released.key)
+                && gate.strong_count() == 0
+            {
+                objects.gates.remove(&released.key);
+            }
             if let Some(released) = &released
                 && objects.current.get(&released.key) == Some(&import)
             {
@@ -293,6 +312,14 @@ impl LinkCore {
         (export.generation == generation).then(|| Arc::clone(&export.shared))
     }
 
+    /// The object that a call of the peer is for.
+    pub(super) fn called(&self, id: u32, generation: u32) -> Option<(Arc<Shared>, Rc<Served>)> {
+        let objects = self.objects.borrow();
+        let export = objects.exports.get(id as usize)?;
+        let found = || (Arc::clone(&export.shared), Rc::clone(&export.served));
+        (export.generation == generation).then(found)
+    }
+
     /// Whether an object of this name may have been given to the peer at some time.
     pub(super) fn was_exported(&self, id: u32, generation: u32) -> bool {
         let objects = self.objects.borrow();
@@ -322,6 +349,25 @@ impl Objects {
     pub(super) fn end_imports(&self, end: &Error) {
         for import in self.imports.values() {
             import.life.end(end.clone());
+        }
+    }
+
+    fn gate(&mut self, key: (u32, u32), new: impl FnOnce() -> Arc<Gate>) -> Arc<Gate> {
+        if let Some(gate) = self.gates.get(&key).and_then(Weak::upgrade) {
+            return gate;
+        }
+        let gate = new();
+        if self.gates.len() > 64 + 2 * self.imports.len() {
+            self.gates.retain(|_, gate| gate.strong_count() > 0);
+        }
+        self.gates.insert(key, Arc::downgrade(&gate));
+        gate
+    }
+
+    /// A call has ended that had this place.
+    pub(super) fn ended_call(&mut self, key: (u32, u32), permit: &Permit) {
+        if Arc::strong_count(permit.gate()) == 1 {
+            self.gates.remove(&key);
         }
     }
 

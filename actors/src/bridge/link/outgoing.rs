@@ -8,21 +8,21 @@
 mod table;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use actix::dev::OneshotSender;
 use futures::future::{AbortHandle, Abortable};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::FrameHeader;
 use tokio::time::Instant;
 
-pub(super) use self::table::Outgoing;
-use self::table::{
-    AbortOnDrop, Caller, Class, Outstanding, Queued, Stage, TypedCaller, TypedMessage,
-};
+pub(crate) use self::table::Caller;
+use self::table::{AbortOnDrop, Asker, Outstanding, Queued, Stage, TypedMessage};
+pub(super) use self::table::{Outgoing, window};
 use super::core::{Encoded, LinkCore, Pushed, Unencoded, protocol};
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
+use crate::bridge::gate::{Class, Permit};
 use crate::bridge::payload_port::{Memory, Needs};
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
@@ -35,6 +35,15 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// When to look again at one that is overdue.
 const CANCEL_LOOK: Duration = Duration::from_secs(1);
 
+/// What a call has from its way to the link.
+pub(crate) struct Way {
+    /// Its place.
+    pub(crate) permit: Permit,
+    /// Of a call that has waited for its place.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<TraceContext>,
+}
+
 /// What has become of an attempt to make a message cross.
 enum Attempt {
     Ready(Encoded),
@@ -45,18 +54,28 @@ enum Attempt {
 }
 
 impl LinkCore {
+    /// Whether a call may be made just now: not from within what the link itself does.
+    pub(crate) fn takes_calls(&self) -> bool {
+        !scope::is_active() && self.outgoing.try_borrow_mut().is_ok()
+    }
+
     /// Puts a request on its way, as soon as there is room for it; its answer goes to `caller`.
     pub(crate) fn call<M: Remote>(
         self: &Rc<Self>,
         object: (u32, u32),
         message: M,
-        caller: Option<OneshotSender<M::Result>>,
+        caller: Arc<dyn Caller>,
+        way: Way,
         proxy: impl FnOnce() -> Addr<Proxy>,
     ) {
-        let mut caller = TypedCaller::<M>(caller);
         if let Err(error) = self.check() {
             return caller.fail(error);
         }
+        let Way {
+            permit,
+            deadline,
+            trace,
+        } = way;
         let class = Class::of::<M>();
         let is_free = self.outgoing.borrow().is_free(object, class);
         let attempt = match is_free {
@@ -66,8 +85,8 @@ impl LinkCore {
             }
             false => Attempt::NoCredit,
         };
-        let deadline = M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait));
-        let trace = TraceContext::current();
+        let deadline =
+            deadline.or_else(|| M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait)));
         let mut call = Outstanding {
             generation: 0,
             trace,
@@ -76,7 +95,8 @@ impl LinkCore {
             deadline,
             class,
             bytes: 0,
-            caller: Box::new(caller),
+            caller: Asker::new(caller),
+            permit,
             stage: Stage::Sent,
         };
         let wait = match attempt {
@@ -174,7 +194,7 @@ impl LinkCore {
         let prefix = trace.as_ref().map_or(&[][..], <[u8; _]>::as_slice);
         if let Pushed::Refused(error) = self.push(header, prefix, encoded) {
             let failed = self.outgoing.borrow_mut().remove(call);
-            if let Some(mut failed) = failed {
+            if let Some(failed) = failed {
                 failed.caller.fail(error);
             }
         }
@@ -247,7 +267,7 @@ impl LinkCore {
                     outgoing.advance(object);
                     failed
                 };
-                if let Some(mut failed) = failed {
+                if let Some(failed) = failed {
                     failed.caller.fail(error);
                 }
                 true
@@ -327,8 +347,16 @@ impl LinkCore {
             objects.dedup();
             objects.into_iter().for_each(|object| outgoing.tidy(object));
         }
-        // Outside of the borrow: a message may hold the last handle of something.
+        // Outside of the borrow: a message may hold the last handle of something, and a place goes to the next one.
         drop(dropped);
+        let in_line = self.lines.expire(now);
+        {
+            let mut outgoing = self.outgoing.borrow_mut();
+            outgoing.next_deadline = [outgoing.next_deadline, in_line]
+                .into_iter()
+                .flatten()
+                .min();
+        }
         for call in cancelled {
             let header = FrameHeader {
                 kind: kind::CANCEL,
@@ -352,6 +380,9 @@ impl LinkCore {
             removed.ok_or_else(|| protocol("a reply to a call that was not made"))?
         };
         self.send_queued();
+        self.objects
+            .borrow_mut()
+            .ended_call(call.object, &call.permit);
         let was_cancelled = matches!(call.stage, Stage::Cancelled(_));
         if header.flags & FLAG_CANCELLED != 0 {
             if was_cancelled {

@@ -108,7 +108,7 @@ fn random_frames_end_the_link_or_do_nothing() {
 
 #[test]
 fn damaged_frames_of_honest_peers_end_the_link_or_do_nothing() {
-    run(async {
+    in_all_windows(|| async {
         for seed in 1..150 {
             let mut random = Random(seed);
             let (near, before) = Endpoint::unix_pair().expect("a socket pair");

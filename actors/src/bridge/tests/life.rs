@@ -307,7 +307,7 @@ fn a_watch_learns_that_the_link_is_lost_and_why() {
 
 #[test]
 fn an_actor_in_a_context_of_actix_is_asked() {
-    run(async {
+    in_all_windows(|| async {
         let (desk, _) = desk();
         let watch = desk.watch();
         assert!(desk.is_alive() && watch.now().is_none());

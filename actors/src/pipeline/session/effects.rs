@@ -93,9 +93,11 @@ impl MediaSessionActor {
                 for sink in self.sinks(&sinks) {
                     // A clock that stands parks the sink; the machine awaits no answer.
                     if clock.is_running() {
-                        sink.object.control.tell(StartSink { clock, rateless });
+                        sink.object
+                            .control
+                            .tell_in_time(StartSink { clock, rateless });
                     } else {
-                        sink.object.control.tell(PauseSink);
+                        sink.object.control.tell_in_time(PauseSink);
                     }
                 }
             }
@@ -147,7 +149,7 @@ impl MediaSessionActor {
             .flat_map(|graph| &mut graph.sources)
         {
             if std::mem::take(&mut source.is_running) {
-                source.object.control.tell(StopSource);
+                source.object.control.tell_in_time(StopSource);
             }
         }
     }

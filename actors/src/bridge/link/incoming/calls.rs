@@ -24,6 +24,7 @@ impl<T> Default for Calls<T> {
 }
 
 impl<T> Calls<T> {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }

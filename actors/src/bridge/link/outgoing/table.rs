@@ -1,19 +1,18 @@
 //! The calls that this side has made: what of them is at the peer, and what waits to go there, in order for each object.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use actix::Addr;
-use actix::dev::OneshotSender;
 use futures::future::AbortHandle;
-use portcullis_engine::{Error, Result};
+use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::LinkLimits;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::bridge::link::core::protocol;
+use crate::bridge::gate::{Class, Permit};
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
-use crate::bridge::scope;
 use crate::bridge::trace::TraceContext;
 
 /// The calls that this side has made.
@@ -31,15 +30,6 @@ pub(in crate::bridge::link) struct Outgoing {
     pub(super) next_deadline: Option<Instant>,
 }
 
-/// Calls of the two classes have credit apart, so that those that wait by design cannot keep the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    /// Calls with a deadline.
-    Prompt,
-    /// Calls that wait by design.
-    Patient,
-}
-
 #[derive(Clone, Copy, Default)]
 struct Sent {
     calls: usize,
@@ -55,7 +45,9 @@ pub(super) struct Outstanding {
     pub(super) class: Class,
     /// Bytes at the peer.
     pub(super) bytes: usize,
-    pub(super) caller: Box<dyn Caller>,
+    pub(super) caller: Asker,
+    /// Its place on the way to the object: given to the next one when this is dropped.
+    pub(super) permit: Permit,
     pub(super) stage: Stage,
 }
 
@@ -108,56 +100,57 @@ impl<M: Remote> Waiting for TypedMessage<M> {
 }
 
 /// A caller whose message type is forgotten.
-pub(super) trait Caller {
+pub(crate) trait Caller: Send + Sync {
     fn has_gone(&self) -> bool;
     /// Decodes the answer and hands it over; an error is the peer's fault. Where the caller has gone, what the answer
     /// holds is given back.
-    fn answer(self: Box<Self>, body: &[u8]) -> Result<()>;
-    fn fail(&mut self, error: Error);
+    fn answer(&self, body: &[u8]) -> Result<()>;
+    /// Gives the caller an error, unless it has gone or has its answer.
+    fn fail(&self, error: Error);
 }
 
-pub(super) struct TypedCaller<M: Remote>(pub(super) Option<OneshotSender<M::Result>>);
+/// The caller of a call that is at the link: it gets an error where the call ends without an answer.
+pub(super) struct Asker {
+    caller: Arc<dyn Caller>,
+    is_answered: bool,
+}
 
-impl<M: Remote> Caller for TypedCaller<M> {
-    fn has_gone(&self) -> bool {
-        self.0.as_ref().is_some_and(OneshotSender::is_closed)
-    }
-
-    fn answer(self: Box<Self>, body: &[u8]) -> Result<()> {
-        let reply: M::Result = postcard::from_bytes(body)
-            .map_err(|error| protocol(format!("reply of {}: {}", M::NAME, scope::reason(&error))));
-        let fault = reply.as_ref().err().cloned();
-        if let Some(caller) = self.0 {
-            // A caller that has gone needs no answer; what the reply holds is released by its drop.
-            let _ = caller.send(reply);
+impl Asker {
+    pub(super) fn new(caller: Arc<dyn Caller>) -> Self {
+        Self {
+            caller,
+            is_answered: false,
         }
-        fault.map_or(Ok(()), Err)
     }
 
-    fn fail(&mut self, error: Error) {
-        if let Some(caller) = self.0.take() {
-            // As above.
-            let _ = caller.send(Err(error));
+    pub(super) fn has_gone(&self) -> bool {
+        self.caller.has_gone()
+    }
+
+    pub(super) fn answer(&mut self, body: &[u8]) -> Result<()> {
+        self.is_answered = true;
+        self.caller.answer(body)
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        self.caller.fail(error);
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.caller.fail(Error::new(ErrorKind::ActorStopped));
         }
     }
 }
 
-impl Class {
-    pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Patient];
-
-    pub(super) fn of<M: Remote>() -> Self {
-        match M::DEADLINE {
-            Some(_) => Self::Prompt,
-            None => Self::Patient,
-        }
-    }
-
-    fn window(self, limits: &LinkLimits) -> usize {
-        match self {
-            Self::Prompt => limits.call_window as usize,
-            // Each object may be waited for.
-            Self::Patient => limits.max_objects as usize,
-        }
+/// How many calls of a class may be at the peer.
+pub(in crate::bridge::link) fn window(class: Class, limits: &LinkLimits) -> usize {
+    match class {
+        Class::Prompt => limits.call_window as usize,
+        // Each object may be waited for.
+        Class::Patient => limits.max_objects as usize,
     }
 }
 
@@ -177,7 +170,7 @@ impl Outgoing {
     }
 
     pub(in crate::bridge::link) fn fail(self, error: &Error) {
-        for (_, mut call) in self.calls {
+        for (_, call) in self.calls {
             call.caller.fail(error.clone());
         }
     }
@@ -200,7 +193,7 @@ impl Outgoing {
     /// Whether one more call of so many bytes may be at the peer.
     pub(super) fn has_credit(&self, class: Class, bytes: usize, limits: &LinkLimits) -> bool {
         let sent = self.sent[class as usize];
-        sent.calls < class.window(limits) && sent.bytes + bytes <= limits.byte_window as usize
+        sent.calls < window(class, limits) && sent.bytes + bytes <= limits.byte_window as usize
     }
 
     pub(super) fn insert(&mut self, mut call: Outstanding) -> u64 {
