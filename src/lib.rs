@@ -47,10 +47,10 @@ pub use portcullis_engine::{self as engine, *};
 /// Hosts: this program's own, and connections to others.
 pub mod host {
     pub use portcullis_actors::host::{
-        AwaitHostUnlocked, Carrier, CountHostLocks, CreateObject, CreatedObject, DescribeHost,
-        Host, HostConnection, HostFacts, HostLock, HostPool, LinkConfig, LockHost, PmpHost,
-        ProgramFacts, ProtectedHost, SOURCE_RESOLVER, SampleMemory, Spin, Trust, TrustedPeer,
-        UnlockHost, Vouched, check, inspect,
+        ActorHost, AwaitHostUnlocked, Carrier, CountHostLocks, CreateObject, CreatedObject,
+        DescribeHost, Host, HostConnection, HostFacts, HostLock, HostPool, LinkConfig, LockHost,
+        PmpHost, ProgramFacts, ProtectedHost, SOURCE_RESOLVER, SampleMemory, Spin, Trust,
+        TrustedPeer, UnlockHost, Vouched, check, init_actor, init_actor_with, inspect,
     };
     pub use portcullis_actors::host::{
         HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy,

@@ -55,6 +55,12 @@ fn file_to_samples_has_ten_lines_of_its_user_at_most() {
 }
 
 #[test]
+fn ping_pong_is_played_from_both_sides_of_the_wall() {
+    let text = output("ping_pong", &[]);
+    assert_eq!(text, "there here there here there here\n");
+}
+
+#[test]
 fn upload_stream_decodes_what_comes() {
     let text = output("upload_stream", &[]);
     assert!(text.contains("stream 1: audio"), "{text}");

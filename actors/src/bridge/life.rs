@@ -30,6 +30,18 @@ pub(crate) struct Life {
     over: Notify,
     /// Of an actor that runs in a context of actix's own, which tells nobody of its end.
     is_connected: Option<IsConnected>,
+    given_up: OnceLock<GivenUp>,
+}
+
+/// Called when nobody waits for an actor's end any more.
+type GivenUp = Box<dyn Fn() + Send + Sync>;
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Some(given_up) = self.given_up.take() {
+            given_up();
+        }
+    }
 }
 
 impl Life {
@@ -40,10 +52,9 @@ impl Life {
 
     /// Of an actor that can only be asked.
     pub(crate) fn asked(is_connected: IsConnected) -> Arc<Self> {
-        Arc::new(Self {
-            is_connected: Some(is_connected),
-            ..Self::default()
-        })
+        let mut life = Self::default();
+        life.is_connected = Some(is_connected);
+        Arc::new(life)
     }
 
     /// The life of the actor with this mailbox, if its end will be told.
@@ -73,6 +84,12 @@ impl Life {
     pub(crate) fn finish(&self) {
         self.is_over.store(true, Ordering::Release);
         self.over.notify_waiters();
+    }
+
+    /// Calls `given_up` when nobody waits for the actor's end any more. For one at most.
+    pub(crate) fn when_given_up(&self, given_up: GivenUp) {
+        // The first one stays.
+        let _ = self.given_up.set(given_up);
     }
 
     /// Both at once.

@@ -229,7 +229,7 @@ impl PartialEq for InterfaceTable {
 impl Eq for InterfaceTable {}
 
 /// This crate's version and the schema of what is not named in messages.
-fn version() -> u64 {
+pub(crate) fn version() -> u64 {
     version_of(env!("CARGO_PKG_VERSION"), SCHEMA)
 }
 

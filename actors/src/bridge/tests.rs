@@ -2,6 +2,7 @@
 
 mod calls;
 mod connect;
+mod golden;
 mod heartbeat;
 mod hostile;
 mod life;

@@ -17,9 +17,7 @@ use crate::runtime;
 ///
 /// - `ActorStopped`: it stopped itself, or its last handle was dropped;
 /// - `Panicked` with message and place: one of its handlers, or what it spawned in its context, panicked;
-/// - `HostLost` or `Protocol`: its process, or the link to it, is gone;
-/// - `Cancelled`: the last handle in this process was dropped, so nothing more is heard of it. Keep a handle for as long as
-///   the far actor's end matters.
+/// - `HostLost` or `Protocol`: its process, or the link to it, is gone.
 ///
 /// It comes behind all messages and replies of the actor that came before its end. Any number may wait; none keeps the actor
 /// alive, and one that is dropped leaves nothing. May be sent to other threads and works on any executor.

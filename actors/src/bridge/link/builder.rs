@@ -71,6 +71,8 @@ static HOSTS: AtomicU64 = AtomicU64::new(1);
 #[must_use = "a link is made by `connect`"]
 pub struct LinkBuilder {
     host_id: u64,
+    /// The number that the peer gets, if it is not just the next one.
+    names_peer: Option<u64>,
     limits: LinkLimits,
     heartbeat: Heartbeat,
     table: InterfaceTable,
@@ -84,6 +86,7 @@ impl LinkBuilder {
     pub(super) fn new() -> Self {
         Self {
             host_id: APPLICATION,
+            names_peer: None,
             limits: LinkLimits {
                 max_frame: 16 << 20,
                 ..LinkLimits::default()
@@ -143,6 +146,12 @@ impl LinkBuilder {
         this
     }
 
+    #[cfg(test)]
+    pub(crate) fn names_peer(mut self, number: u64) -> Self {
+        self.names_peer = Some(number);
+        self
+    }
+
     pub(crate) fn any_root(mut self, root: Option<AnyHandle>) -> Self {
         self.root = root;
         self
@@ -171,8 +180,9 @@ impl LinkBuilder {
             interface_table: self.table.hash(),
             limits: self.limits,
             host_id,
-            names_peer: match host_id {
-                APPLICATION => HOSTS.fetch_add(1, Ordering::Relaxed),
+            names_peer: match (host_id, self.names_peer) {
+                (APPLICATION, None) => HOSTS.fetch_add(1, Ordering::Relaxed),
+                (APPLICATION, Some(number)) => number,
                 _ => 0,
             },
         };

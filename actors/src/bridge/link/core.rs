@@ -16,6 +16,7 @@ use portcullis_transport::{
 use tokio::sync::{Notify, watch};
 
 use super::LinkLost;
+use super::death::Vigils;
 use super::heartbeat::Peer;
 use super::incoming::{Incoming, Woken};
 use super::objects::{ExportRef, Objects};
@@ -55,6 +56,7 @@ pub(crate) struct LinkCore {
     pub(super) place: Cell<usize>,
     pub(super) closing: Notify,
     pub(super) peer: RefCell<Peer>,
+    pub(super) vigils: RefCell<Vigils>,
     /// An answer that was there is on its way.
     pub(super) answered: Notify,
     /// For the next message that is encoded.
@@ -132,6 +134,7 @@ impl LinkCore {
             sweep,
             closing: Notify::new(),
             peer: RefCell::new(Peer::new()),
+            vigils: RefCell::default(),
             answered: Notify::new(),
             scratch: Cell::default(),
             outgoing_descriptors: RefCell::default(),
@@ -301,6 +304,11 @@ impl LinkCore {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn vigils(&self) -> usize {
+        self.vigils.borrow().len()
+    }
+
     /// One frame of the peer.
     pub(super) fn receive(self: &Rc<Self>, frame: FrameRef<'_>) -> Result<()> {
         let FrameRef {
@@ -395,6 +403,7 @@ impl LinkCore {
         self.outgoing.take().fail(error);
         let objects = self.objects.take();
         objects.end_imports(error);
+        self.vigils.take().end(error);
         drop(objects);
         self.payloads.borrow_mut().close();
     }

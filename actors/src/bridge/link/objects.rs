@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use portcullis_engine::{Error, Result};
-use portcullis_transport::FrameHeader;
+use portcullis_transport::{FrameHeader, TransportError};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::core::{LinkCore, protocol};
 use super::death::AbortOnDrop;
 use super::incoming::Served;
-use super::wire::{ROOT, kind};
+use super::wire::{FLAG_WATCHED, ROOT, kind};
 use crate::bridge::context::Context;
 use crate::bridge::gate::{Gate, Permit};
 use crate::bridge::handle::{AnyHandle, Handle, Home, Shared};
@@ -56,14 +56,18 @@ pub(super) struct ExportRef {
     generation: u32,
 }
 
-struct Export {
-    generation: u32,
+pub(super) struct Export {
+    pub(super) generation: u32,
     shared: Arc<Shared>,
     /// The peer's calls of it.
     served: Rc<Served>,
     references: u64,
     /// Waits for the actor's end.
-    _mourner: AbortOnDrop,
+    pub(super) mourner: AbortOnDrop,
+    /// The peer is told of the actor's end also when it has no handle any more.
+    pub(super) is_watched: bool,
+    /// The peer has been told of it.
+    pub(super) is_told: bool,
 }
 
 struct Import {
@@ -84,7 +88,9 @@ impl LinkCore {
             served: Served::new(root.shared_arc()),
             shared: root.into_shared(),
             references: 1,
-            _mourner: mourner,
+            mourner,
+            is_watched: false,
+            is_told: false,
         });
         objects.by_object.insert(object, index);
     }
@@ -118,12 +124,19 @@ impl LinkCore {
             let mut objects = self.objects.borrow_mut();
             let take_back = |of: ExportRef| {
                 let export = objects.exports.get(of.index)?;
-                (export.generation == of.generation).then(|| objects.give_back(of.index, 1))?
+                let is_it = export.generation == of.generation;
+                let export = is_it.then(|| objects.give_back(of.index, 1))??;
+                Some((of.index, export))
             };
             references.into_iter().filter_map(take_back).collect()
         };
-        // Dropped outside of the borrow: it may be the last handle to an actor.
-        drop(released);
+        // Outside of the borrow: it may be the last handle to an actor.
+        for (index, export) in released {
+            if let Err(error) = self.unexport(index, export) {
+                self.sender
+                    .abort(TransportError::protocol(error.to_string()));
+            }
+        }
     }
 
     /// The form in which a handle leaves this process.
@@ -160,7 +173,9 @@ impl LinkCore {
                     served: Served::new(shared),
                     shared: Arc::clone(shared),
                     references: 1,
-                    _mourner: self.mourn(shared, id, generation),
+                    mourner: self.mourn(shared, id, generation),
+                    is_watched: false,
+                    is_told: false,
                 });
                 objects.by_object.insert(shared.object, index);
                 index
@@ -268,17 +283,23 @@ impl LinkCore {
             }
             released
         };
-        if let Some(released) = released.filter(|_| !self.is_lost()) {
-            let (id, generation) = released.key;
-            self.push_release(id, generation, released.references);
-            // Nothing more is heard of it here.
-            released.life.end(Error::cancelled());
+        if let Some(released) = released {
+            if self.is_lost() {
+                return self.watch_loss(released.key, &released.life);
+            }
+            let flags = match self.keep_watch(released.key, released.life) {
+                true => FLAG_WATCHED,
+                false => 0,
+            };
+            self.push_release(released.key, released.references, flags);
         }
     }
 
-    fn push_release(&self, object: u32, generation: u32, references: u64) {
+    pub(super) fn push_release(&self, key: (u32, u32), references: u64, flags: u16) {
+        let (object, generation) = key;
         let header = FrameHeader {
             kind: kind::RELEASE,
+            flags,
             object,
             generation,
             call: references,
@@ -288,22 +309,35 @@ impl LinkCore {
     }
 
     pub(super) fn receive_release(&self, header: &FrameHeader) -> Result<()> {
+        let index = header.object as usize;
         let released = {
             let mut objects = self.objects.borrow_mut();
-            let index = header.object as usize;
-            match objects.exports.get(index) {
+            match objects.exports.get_mut(index) {
                 Some(export)
                     if export.generation == header.generation
                         && export.references >= header.call =>
                 {
-                    objects.give_back(index, header.call)
+                    export.is_watched = match header.call {
+                        0 => false,
+                        _ => export.is_watched || header.flags & FLAG_WATCHED != 0,
+                    };
+                    match header.call {
+                        0 => None,
+                        references => objects.give_back(index, references),
+                    }
+                }
+                _ if header.call == 0 => {
+                    drop(objects);
+                    return self.receive_unwatch((header.object, header.generation));
                 }
                 _ => return Err(protocol("a release of what was not given")),
             }
         };
-        // Dropped outside of the borrow: it may be the last handle to an actor.
-        drop(released);
-        Ok(())
+        // Outside of the borrow: it may be the last handle to an actor.
+        match released {
+            Some(export) => self.unexport(index, export),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn exported(&self, id: u32, generation: u32) -> Option<Arc<Shared>> {
@@ -335,6 +369,13 @@ impl Objects {
     #[cfg(test)]
     pub(super) fn len(&self) -> (usize, usize) {
         (self.exports.len(), self.imports.len())
+    }
+
+    /// The peer is being told of an export's end; whether there is such an export.
+    pub(super) fn tell(&mut self, id: u32, generation: u32) -> bool {
+        let export = self.exports.get_mut(id as usize);
+        let export = export.filter(|export| export.generation == generation);
+        export.map(|export| export.is_told = true).is_some()
     }
 
     /// The life of an object of the peer.
@@ -376,8 +417,8 @@ impl Objects {
         std::mem::take(&mut self.encoding)
     }
 
-    /// Takes references away; the export's handle comes out with the last of them.
-    fn give_back(&mut self, index: usize, references: u64) -> Option<Arc<Shared>> {
+    /// Takes references away; the export comes out with the last of them.
+    fn give_back(&mut self, index: usize, references: u64) -> Option<Export> {
         let export = self.exports.get_mut(index)?;
         export.references = export.references.saturating_sub(references);
         if export.references > 0 {
@@ -385,6 +426,6 @@ impl Objects {
         }
         let export = self.exports.remove(index);
         self.by_object.remove(&export.shared.object);
-        Some(export.shared)
+        Some(export)
     }
 }

@@ -89,7 +89,10 @@ async fn serve(
                 core.look_for_answers();
                 Ok(())
             }
-            () = core.sweep.notified() => core.sweep(Instant::now()),
+            () = core.sweep.notified() => {
+                core.give_up_watches();
+                core.sweep(Instant::now())
+            }
             () = &mut timer, if deadline.is_some() => {
                 set = None;
                 core.sweep(Instant::now())

@@ -8,7 +8,8 @@ pub(crate) mod kind {
     pub(crate) const REPLY: u16 = 2;
     /// The caller has gone: call. Answered by [`super::FLAG_CANCELLED`], unless the reply has been sent before.
     pub(crate) const CANCEL: u16 = 3;
-    /// References to an object are given back: object, generation; `call` is how many.
+    /// References to an object are given back: object, generation; `call` is how many. With [`super::FLAG_WATCHED`] its death
+    /// is to be told also when none is left; one of no references takes that back.
     pub(crate) const RELEASE: u16 = 4;
     /// Leases of payload slots are given back: body is the list.
     pub(crate) const SLOTS: u16 = 5;
@@ -33,6 +34,9 @@ pub(super) const FLAG_CANCELLED: u16 = 1 << 14;
 
 /// A call whose body begins with the [`TraceContext`](crate::bridge::TraceContext) in which it was made.
 pub(super) const FLAG_TRACED: u16 = 1 << 13;
+
+/// A release of an object whose end somebody still waits for.
+pub(super) const FLAG_WATCHED: u16 = 1 << 12;
 
 /// The object id of each side's root.
 pub(super) const ROOT: u32 = 0;

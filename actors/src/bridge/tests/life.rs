@@ -3,54 +3,54 @@
 use super::super::{Context, Watch};
 use super::*;
 
-crate::interface! { Mortal = "test.Mortal" {
+crate::interface! { pub(super) Mortal = "test.Mortal" {
     Begin, Count, Fetch, Stop, Panic, PanicLater, PanicInContext, Other, Linger,
 } }
 
 /// Makes another mortal.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = Handle<Mortal>)]
-struct Begin;
+pub(super) struct Begin;
 
 /// Counts up.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = u64)]
-struct Count;
+pub(super) struct Count;
 
 /// Gives a sample of so many bytes.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = Sample)]
-struct Fetch(usize);
+pub(super) struct Fetch(usize);
 
 /// Stops the actor.
 #[derive(Serialize, Deserialize, Remote)]
-struct Stop;
+pub(super) struct Stop;
 
 /// Panics.
 #[derive(Serialize, Deserialize, Remote)]
-struct Panic;
+pub(super) struct Panic;
 
 /// Panics in its reply future.
 #[derive(Serialize, Deserialize, Remote)]
-struct PanicLater;
+pub(super) struct PanicLater;
 
 /// Panics in what it spawns in the actor's context.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(no_deadline)]
-struct PanicInContext;
+pub(super) struct PanicInContext;
 
 /// Gives what this one was given.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = Option<Handle<Mortal>>)]
-struct Other(Option<Handle<Mortal>>);
+pub(super) struct Other(Option<Handle<Mortal>>);
 
 /// Answers when its reply future is done, whether or not the actor still lives.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = u64)]
-struct Linger;
+pub(super) struct Linger;
 
 #[derive(Default)]
-struct MortalActor {
+pub(super) struct MortalActor {
     count: u64,
     other: Option<Handle<Mortal>>,
 }
@@ -279,15 +279,44 @@ fn a_watch_keeps_no_actor_and_leaves_nothing() {
         let watch = mortal.watch();
         let dropped: Vec<Watch> = (0..1000).map(|_| mortal.watch()).collect();
         drop(dropped);
+        // Its last handle: it stops, and whoever waits for that is told though nobody has a handle.
         drop(mortal);
-        let end = watch.await;
-        match (&links, end.kind()) {
-            (None, ErrorKind::ActorStopped) | (Some(_), ErrorKind::Cancelled) => {}
-            (_, end) => panic!("{at:?}: {end}"),
-        }
+        assert_eq!(watch.await.kind(), &ErrorKind::ActorStopped, "{at:?}");
         if let Some((near, far)) = links {
             until_idle(&near, &far).await;
+            assert_eq!(near.core.vigils(), 0);
+            assert_eq!(far.core.vigils(), 0);
         }
+    });
+}
+
+#[test]
+fn a_watch_without_a_handle_is_given_up_on_both_sides() {
+    over_all(|over| async move {
+        let (mortal, links) = mortal(Where::Over(over)).await;
+        let (near, far) = links.expect("a link");
+        let root = near.root::<Mortal>().expect("a root");
+        // Kept alive by the far side itself.
+        root.send(Other(Some(mortal.clone()))).await.expect("kept");
+        let (one, two) = (mortal.watch(), mortal.watch());
+        drop(mortal);
+        until_idle(&near, &far).await;
+        while far.core.vigils() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((near.core.vigils(), far.core.vigils()), (1, 1));
+        drop(one);
+        // It comes again as another import, and that one ends what it watches.
+        let again = root.send(Other(None)).await.expect("given").expect("kept");
+        drop(two);
+        while (near.core.vigils(), far.core.vigils()) != (0, 0) {
+            tokio::task::yield_now().await;
+        }
+        let (again_ends, again) = (again.watch(), again);
+        again.send(Stop).await.expect("stops");
+        assert_eq!(again_ends.await.kind(), &ErrorKind::ActorStopped);
+        drop(again);
+        until_idle(&near, &far).await;
     });
 }
 
@@ -302,6 +331,40 @@ fn a_watch_learns_that_the_link_is_lost_and_why() {
         assert!(matches!(end.kind(), ErrorKind::HostLost(_)), "{end}");
         assert!(!mortal.is_alive());
         drop(near);
+    });
+}
+
+#[test]
+fn a_handle_that_goes_while_the_cause_of_a_loss_is_found_out_leaves_no_watch_behind() {
+    over_all(|over| async move {
+        let (found, finding) = tokio::sync::oneshot::channel::<()>();
+        let why = |_: TransportError| {
+            async move {
+                drop(finding.await);
+                Error::new(ErrorKind::HostLost(HostExit::default()))
+            }
+            .boxed_local()
+        };
+        let (one, two) = over.endpoints();
+        let root = Handle::<Mortal>::start(MortalActor::default());
+        let near = Link::builder().diagnose(Box::new(why)).connect(one);
+        let (near, far) = tokio::join!(near, connect(two, 1, Some(root.into_any())));
+        let near = near.expect("connects");
+        let root = near.root::<Mortal>().expect("a root");
+        let mortal = root.send(Begin).await.expect("begins");
+        let watch = mortal.watch();
+        far.close();
+        while !near.core.is_lost() {
+            tokio::task::yield_now().await;
+        }
+        drop(mortal);
+        // Its proxy stops in one of the next turns.
+        while near.core.census().imports > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(watch.now().is_none());
+        drop(found);
+        assert!(watch.await.host_exit().is_some());
     });
 }
 
