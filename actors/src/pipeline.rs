@@ -16,6 +16,7 @@ pub mod transform;
 mod events;
 mod input;
 mod lifetime;
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! The words for media itself: time, types, samples.
 
+mod allocation;
 mod attributes;
 mod limits;
 mod media_type;
@@ -7,6 +8,7 @@ mod payload;
 mod sample;
 mod time;
 
+pub use allocation::AllocationRequirements;
 pub use attributes::{AttributeValue, Attributes, Key, Value};
 pub use limits::{ContentLimits, Usage};
 pub use media_type::{MajorType, MediaType, PixelFormat, SampleFormat, Subtype, keys};

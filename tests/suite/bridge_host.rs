@@ -9,7 +9,7 @@ use portcullis::bridge::ReplyFuture;
 use portcullis::engine::credit::FlowItem;
 use portcullis::engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis::host::{CreateObject, CreatedObject, DescribeHost};
-use portcullis::pipeline::port::{Disconnect, Epoch, Pull, Pulled};
+use portcullis::pipeline::port::{Disconnect, Epoch, Pull, Pulled, Require};
 use portcullis::pipeline::source::{
     DescribeSource, NextNodeEvents, NodeEvent, PauseSource, SetPmpHost, ShutdownSource,
     SourceObject, StartSource, StopSource,
@@ -118,6 +118,14 @@ impl Handler<Disconnect> for Own {
     type Result = ReplyFuture<()>;
 
     fn handle(&mut self, _: Disconnect, _: &mut Self::Context) -> Self::Result {
+        ReplyFuture::ready(Ok(()))
+    }
+}
+
+impl Handler<Require> for Own {
+    type Result = ReplyFuture<()>;
+
+    fn handle(&mut self, _: Require, _: &mut Self::Context) -> Self::Result {
         ReplyFuture::ready(Ok(()))
     }
 }

@@ -200,19 +200,22 @@ impl Pool {
         loop {
             // Made before looking, so that a slot freed in between is not missed.
             let freed = self.shared.freed.notified();
-            {
-                let mut table = self.shared.table();
-                if table.has_room(len) || !table.is_lent() {
-                    return;
-                }
+            if self.has_room_or_none_lent(len) {
+                return;
             }
             freed.await;
         }
     }
 
-    /// Whether a slot for `len` bytes could be had now.
-    pub fn has_room(&self, len: usize) -> bool {
-        self.shared.table().has_room(len)
+    /// Whether a slot for `len` bytes could be had now, or none is to come because no peer has any.
+    pub fn has_room_or_none_lent(&self, len: usize) -> bool {
+        let mut table = self.shared.table();
+        table.has_room(len) || !table.is_lent()
+    }
+
+    /// Whether so many slots for `len` bytes fit in the pool at once, if nothing else is in it.
+    pub fn could_hold(&self, len: usize, count: usize) -> bool {
+        self.shared.table().could_hold(len, count)
     }
 
     /// Whether `bytes` lie in a slot of this pool: then they need not be copied to cross.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use portcullis_engine::media::{PayloadPort, PayloadRef, WritableMemory};
+use portcullis_engine::media::{AllocationRequirements, PayloadPort, PayloadRef, WritableMemory};
 use portcullis_engine::{
     Error, ErrorKind, Payload, Result, SampleAllocator, SampleBuffer, SharedView,
 };
@@ -478,8 +478,43 @@ impl SampleAllocator for SlotAllocator {
         }
     }
 
+    fn allocate_as(&self, len: usize, asked: AllocationRequirements) -> SampleBuffer {
+        if asked.is_none() {
+            return self.allocate(len);
+        }
+        // A slot begins at a page: as aligned as can be asked for.
+        let size = len.max(asked.size as usize);
+        let pool = self.pool.as_ref();
+        match pool.and_then(|pool| pool.allocate(size).ok()) {
+            Some(mut slot) => {
+                slot.truncate(len);
+                SampleBuffer::new(Slot(slot))
+            }
+            None => SampleBuffer::heap(len),
+        }
+    }
+
+    fn agree(&self, asked: AllocationRequirements) -> Result<()> {
+        let Some(pool) = &self.pool else {
+            return Ok(());
+        };
+        // The one that is being made comes on top.
+        let (size, count) = (asked.size.max(1) as usize, asked.count as usize);
+        if pool.could_hold(size, count.saturating_add(1)) {
+            return Ok(());
+        }
+        let wanted = u64::from(asked.size).saturating_mul(u64::from(asked.count) + 1);
+        let most = pool.max_bytes() as u64;
+        Err(Error::limit(
+            "bytes of memory that a consumer asks for",
+            most,
+            wanted,
+        ))
+    }
+
     fn has_room(&self, len: usize) -> bool {
-        self.pool_for(len).is_none_or(|pool| pool.has_room(len))
+        self.pool_for(len)
+            .is_none_or(|pool| pool.has_room_or_none_lent(len))
     }
 
     fn room(&self, len: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {

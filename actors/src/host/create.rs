@@ -9,6 +9,7 @@ use portcullis_engine::{Error, ErrorKind, Result};
 
 use super::pmp_host::{CreateObject, CreatedObject, SOURCE_RESOLVER};
 use crate::bridge::FileDescriptor;
+use crate::pipeline::memory::NodeMemory;
 use crate::pipeline::opener::CreateUrl;
 use crate::pipeline::resolver::SourceResolverActor;
 use crate::pipeline::sink::{ComponentRenderer, ReadAhead, SinkActor};
@@ -43,12 +44,14 @@ pub(crate) async fn create_object(
     };
     match info.role {
         Role::Source => {
+            let memory = NodeMemory::new(environment.allocator);
+            let allocator = memory.allocator();
             let build = move || {
                 let mut source = registry.components().create_source(&class, &settings)?;
-                source.use_memory(environment.allocator);
+                source.use_memory(allocator);
                 Ok(source)
             };
-            SourceActor::create(info.inline, limits, None, build)
+            SourceActor::create(info.inline, limits, memory, None, build)
                 .await
                 .map(CreatedObject::Source)
         }

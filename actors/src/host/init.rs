@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_rt::System;
 use futures::FutureExt;
+use portcullis_engine::media::AllocationRequirements;
 use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
 use portcullis_transport::{Carrier, Endpoint, Isolation, LinkConfig, Spin, TransportError, host};
 
@@ -124,6 +125,17 @@ impl SampleAllocator for LateAllocator {
             Some(memory) => memory.allocate(len),
             None => SampleBuffer::heap(len),
         }
+    }
+
+    fn allocate_as(&self, len: usize, asked: AllocationRequirements) -> SampleBuffer {
+        match self.0.get() {
+            Some(memory) => memory.allocate_as(len, asked),
+            None => SampleBuffer::heap(len),
+        }
+    }
+
+    fn agree(&self, asked: AllocationRequirements) -> Result<()> {
+        self.0.get().map_or(Ok(()), |memory| memory.agree(asked))
     }
 
     fn has_room(&self, len: usize) -> bool {

@@ -11,7 +11,9 @@ use futures::future::{AbortHandle, Abortable};
 use portcullis_engine::Result;
 use serde::{Deserialize, Serialize};
 
-use super::port::{Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
+use super::port::{
+    AllocationRequirements, Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, Require,
+};
 use crate::bridge::Handle;
 
 /// How far a node reads ahead of itself.
@@ -55,6 +57,20 @@ pub struct Upstream {
     pub port: Handle<Port>,
     /// Which output of it.
     pub output: u32,
+}
+
+impl Upstream {
+    /// Tells the neighbour what is asked of its memory, if anything is.
+    pub(crate) async fn require(
+        self,
+        asked: impl Future<Output = Result<AllocationRequirements>>,
+    ) -> Result<()> {
+        let Self { port, output } = self;
+        match asked.await? {
+            memory if memory.is_none() => Ok(()),
+            memory => port.send(Require { output, memory }).await,
+        }
+    }
 }
 
 /// A pull that is under way.

@@ -4,6 +4,7 @@ mod packed;
 
 use portcullis_derive::Remote;
 pub use portcullis_engine::credit::{Answer, Credit, FlowItem};
+pub use portcullis_engine::media::AllocationRequirements;
 pub use portcullis_engine::session::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::bridge::{Answerer, Deferred, deferred};
 
 crate::interface! {
     /// The output side of a source or transform.
-    pub Port = "portcullis.Port" { Pull, Disconnect }
+    pub Port = "portcullis.Port" { Pull, Disconnect, Require }
 }
 
 /// Says that nothing more is taken from an output in this flow, whatever comes: the node need make nothing for it, and hold
@@ -22,6 +23,15 @@ pub struct Disconnect {
     pub output: u32,
     /// The flow that the asker is in.
     pub epoch: Epoch,
+}
+
+/// Says what the consumer of an output asks of the memory in which samples come: when it is connected, before it pulls.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, Remote)]
+pub struct Require {
+    /// Which output of the node.
+    pub output: u32,
+    /// What it asks for, in place of what was asked before.
+    pub memory: AllocationRequirements,
 }
 
 /// Asks for samples: a credit. Answered as soon as there is at least one item; waits while there is none.

@@ -9,6 +9,7 @@ use portcullis_engine::{ContentLimits, Error, ErrorKind, Result, resolve};
 use serde::{Deserialize, Serialize};
 
 use super::byte_stream::{CancelGuard, OpenedStream};
+use super::memory::NodeMemory;
 use super::opener::{OpenUrl, Opener};
 use super::source::{SourceActor, SourceObject};
 use crate::bridge::{Context, Handle, ReplyFuture};
@@ -70,17 +71,23 @@ pub(crate) async fn resolve(
         },
     };
     let reader = stream.into_source(cancel)?;
-    let object = SourceActor::create(false, limits, Some(guard), move || {
-        resolve::open_source(registry.components(), reader, &context).map_err(|error| {
-            match error.kind() {
-                // One of those that the manifest refuses might have recognised it.
-                ErrorKind::UnsupportedByteStream { .. } => registry
-                    .refused()
-                    .fold(error, |error, why| error.because(why.to_string())),
-                _ => error,
-            }
-        })
-    })
+    let object = SourceActor::create(
+        false,
+        limits,
+        NodeMemory::default(),
+        Some(guard),
+        move || {
+            resolve::open_source(registry.components(), reader, &context).map_err(|error| {
+                match error.kind() {
+                    // One of those that the manifest refuses might have recognised it.
+                    ErrorKind::UnsupportedByteStream { .. } => registry
+                        .refused()
+                        .fold(error, |error, why| error.because(why.to_string())),
+                    _ => error,
+                }
+            })
+        },
+    )
     .await;
     object.map_err(|error| error.of_input(name))
 }

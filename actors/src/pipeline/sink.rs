@@ -5,6 +5,7 @@ mod component;
 mod grabber;
 mod stream;
 
+use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use portcullis_derive::Remote;
 use portcullis_engine::clock::ClockSnapshot;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::events::{NextNodeEvents, NodeEvent};
 pub use super::input::{ReadAhead, Upstream};
-use super::port::Epoch;
+use super::port::{AllocationRequirements, Epoch};
 use crate::bridge::Handle;
 pub(crate) use actor::SinkActor;
 pub(crate) use component::ComponentRenderer;
@@ -120,6 +121,10 @@ pub(crate) trait Renderer: Unpin + 'static {
         stream: u32,
         media_type: MediaType,
     ) -> LocalBoxFuture<'static, Result<()>>;
+    /// What is asked of the memory in which a stream's samples come.
+    fn allocation(&mut self, _: u32) -> LocalBoxFuture<'static, Result<AllocationRequirements>> {
+        std::future::ready(Ok(AllocationRequirements::default())).boxed_local()
+    }
     fn render(&mut self, stream: u32, samples: Vec<Sample>) -> LocalBoxFuture<'static, Result<()>>;
     fn fault(&mut self, stream: u32, error: Error) -> LocalBoxFuture<'static, Result<()>>;
     fn end_of_stream(&mut self, stream: u32) -> LocalBoxFuture<'static, Result<()>>;

@@ -1,6 +1,6 @@
 //! The media source actor: runs a source on its worker and answers pulls stream by stream.
 
-use std::time::{Duration, Instant};
+mod feed;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, SpawnHandle, WrapFuture};
 use futures::FutureExt;
@@ -12,11 +12,13 @@ use portcullis_engine::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::feed::{Feed, Read, read_batch};
 use super::byte_stream::CancelGuard;
 use super::events::EventQueue;
 pub use super::events::{NextNodeEvents, NodeEvent};
 use super::lifetime::end_with_last_handle;
-use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
+use super::memory::NodeMemory;
+use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, Require};
 use crate::bridge::{Context, Deferred, Handle, ReplyFuture};
 use crate::host::PmpHost;
 use crate::worker::Worker;
@@ -83,12 +85,6 @@ const BATCH: usize = 512;
 const BEYOND: usize = 64;
 /// Payload bytes that it does.
 const BEYOND_BYTES: u64 = 1 << 20;
-/// Payload bytes after which a job ends.
-const BATCH_BYTES: u64 = 1 << 20;
-/// Time after which a job ends: what is slow to read is handed over as it comes.
-const BATCH_TIME: Duration = Duration::from_millis(1);
-/// Samples between two looks at the time where reading never waits: a look costs as much as reading a small sample.
-const LOOK: usize = 16;
 
 /// Runs a source component.
 pub struct SourceActor {
@@ -96,8 +92,14 @@ pub struct SourceActor {
     presentation: PresentationDescriptor,
     outputs: SourceOutputs<Asker>,
     events: EventQueue,
-    /// Jobs of the worker that are under way.
-    jobs: usize,
+    memory: NodeMemory,
+    /// What is read in the present flow, where that is on a thread of its own.
+    feed: Feed,
+    /// Starts of the source that are under way: what is read from now on comes after them.
+    starts: usize,
+    waits_for_memory: bool,
+    /// It has waited: one turn goes whatever there is.
+    has_waited: bool,
     /// When an inline source has its next sample.
     timer: Option<SpawnHandle>,
     /// Ends a read that is under way when the source is shut down, or its actor goes.
@@ -110,6 +112,13 @@ impl std::fmt::Debug for SourceActor {
     }
 }
 
+impl Drop for SourceActor {
+    fn drop(&mut self) {
+        // Nobody takes what the worker may be reading.
+        self.feed.end();
+    }
+}
+
 impl SourceActor {
     /// Builds a source on a thread of its own (or here, if it is `inline`) and starts its actor on this arbiter.
     ///
@@ -118,6 +127,7 @@ impl SourceActor {
     pub(crate) async fn create(
         inline: bool,
         limits: ContentLimits,
+        memory: NodeMemory,
         cancel: Option<CancelGuard>,
         build: impl FnOnce() -> Result<Box<dyn SourceComponent>> + Send + 'static,
     ) -> Result<SourceObject> {
@@ -138,7 +148,11 @@ impl SourceActor {
             presentation: presentation.clone(),
             outputs: SourceOutputs::new(limits),
             events: EventQueue::default(),
-            jobs: 0,
+            memory,
+            feed: Feed::default(),
+            starts: 0,
+            waits_for_memory: false,
+            has_waited: false,
             timer: None,
             cancel,
         });
@@ -152,35 +166,84 @@ impl SourceActor {
     /// Answers what can be answered and reads on, if somebody waits for more than is there.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         self.answer();
-        if self.jobs > 0 {
+        if self.starts > 0 || self.waits_for_memory {
             return;
         }
         let batch = self.next_batch();
-        if batch == 0 {
-            return;
+        let lacks_memory = match self.worker.is_inline() {
+            true => !self.has_waited && !self.memory.has_room(),
+            false => self.feed.lacks_memory(),
+        };
+        if batch > 0 && lacks_memory {
+            return self.wait_for_memory(ctx);
         }
-        let epoch = self.outputs.epoch();
-        let is_inline = self.worker.is_inline();
-        let job = self
-            .worker
-            .call(move |source| Ok(read_batch(&mut **source, batch, !is_inline)));
-        if is_inline {
+        let memory = self.memory.clone();
+        if self.worker.is_inline() {
+            if batch == 0 {
+                return;
+            }
+            self.has_waited = false;
+            let epoch = self.outputs.epoch();
+            let job = self
+                .worker
+                .call(move |source| Ok(read_batch(&mut **source, &memory, batch, false)));
             if let Some(read) = job.now_or_never() {
                 self.read_here(read, epoch, ctx);
             }
             return;
         }
-        self.jobs += 1;
-        ctx.spawn(job.into_actor(self).map(move |read, actor, ctx| {
-            actor.jobs -= 1;
-            match read {
-                Ok(Read::Some(reading)) => actor.take(Ok(reading), epoch),
-                // Only of those that must not block.
-                Ok(Read::Later(_)) => {}
-                Err(error) => actor.take(Err(error), epoch),
+        if !self.feed.ask(batch) {
+            return;
+        }
+        let feed = self.feed.clone();
+        let is_live = self.presentation.characteristics.live;
+        let job = self.worker.call({
+            let feed = feed.clone();
+            move |source| {
+                feed.read(&mut **source, &memory, is_live);
+                Ok(())
+            }
+        });
+        ctx.spawn(job.into_actor(self).map(move |outcome, actor, ctx| {
+            if actor.feed.is(&feed) {
+                actor.take_readings();
+                if let Err(error) = outcome {
+                    actor.take(Err(error), actor.outputs.epoch());
+                }
             }
             actor.pump(ctx);
         }));
+    }
+
+    /// There is no memory for another sample until somebody gives some back.
+    fn wait_for_memory(&mut self, ctx: &mut Context<Self>) {
+        self.waits_for_memory = true;
+        let room = self.memory.room();
+        ctx.spawn(room.into_actor(self).map(|(), actor, ctx| {
+            actor.waits_for_memory = false;
+            actor.has_waited = true;
+            actor.feed.has_memory();
+            actor.pump(ctx);
+        }));
+    }
+
+    /// Takes what the worker reads as it comes, until the feed is another.
+    fn follow_feed(&mut self, ctx: &mut Context<Self>) {
+        let feed = self.feed.clone();
+        let made = feed.clone().made();
+        ctx.spawn(made.into_actor(self).map(move |(), actor, ctx| {
+            if actor.feed.is(&feed) && !feed.is_ended() {
+                actor.take_readings();
+                actor.pump(ctx);
+                actor.follow_feed(ctx);
+            }
+        }));
+    }
+
+    fn take_readings(&mut self) {
+        for reading in self.feed.take() {
+            self.take(Ok(reading), self.outputs.epoch());
+        }
     }
 
     /// How many samples the next job reads.
@@ -285,47 +348,6 @@ impl SourceActor {
     }
 }
 
-/// What a job has read.
-enum Read {
-    Some(Reading),
-    /// There is nothing to read before this time has passed.
-    Later(Duration),
-}
-
-fn read_batch(source: &mut dyn SourceComponent, max: usize, may_block: bool) -> Read {
-    let mut reading = Reading::default();
-    reading.samples.reserve(max);
-    let mut bytes = 0;
-    let start = Instant::now();
-    while reading.samples.len() < max && bytes < BATCH_BYTES {
-        let count = reading.samples.len();
-        let looks = count > 0 && (may_block || count.is_multiple_of(LOOK));
-        if looks && start.elapsed() >= BATCH_TIME {
-            break;
-        }
-        match source.next_in() {
-            Some(_) if count > 0 => break,
-            Some(wait) if !may_block => return Read::Later(wait),
-            _ => {}
-        }
-        match source.read() {
-            Ok(Some((stream, sample))) => {
-                bytes += sample.len() as u64;
-                reading.samples.push((stream, sample));
-            }
-            Ok(None) => {
-                reading.is_last = true;
-                break;
-            }
-            Err(error) => {
-                reading.error = Some(error);
-                break;
-            }
-        }
-    }
-    Read::Some(reading)
-}
-
 impl Actor for SourceActor {
     type Context = Context<Self>;
 
@@ -363,6 +385,14 @@ impl Handler<Disconnect> for SourceActor {
         }
         self.pump(ctx);
         Ok(())
+    }
+}
+
+impl Handler<Require> for SourceActor {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: Require, _: &mut Self::Context) -> Self::Result {
+        self.memory.require(message.output, message.memory)
     }
 }
 
@@ -414,13 +444,16 @@ impl Handler<StartSource> for SourceActor {
             Err(error) => return ReplyFuture::ready(Err(error)),
         }
         // Jobs of the worker are in order: nothing that is read after this job belongs to the old position.
-        self.jobs += 1;
+        self.feed.end();
+        self.feed = Feed::default();
+        self.follow_feed(ctx);
+        self.starts += 1;
         let (started, answer) = tokio::sync::oneshot::channel();
         let job = self
             .worker
             .call(move |source| source.start(&selected, position));
         ctx.spawn(job.into_actor(self).map(move |outcome, actor, ctx| {
-            actor.jobs -= 1;
+            actor.starts -= 1;
             if outcome.is_err() {
                 actor.outputs.start_failed(epoch);
             }
@@ -436,7 +469,9 @@ impl Handler<PauseSource> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: PauseSource, _: &mut Self::Context) -> Self::Result {
-        self.outputs.pause()
+        self.outputs.pause()?;
+        self.feed.ask(0);
+        Ok(())
     }
 }
 
@@ -444,7 +479,9 @@ impl Handler<StopSource> for SourceActor {
     type Result = Result<()>;
 
     fn handle(&mut self, _: StopSource, _: &mut Self::Context) -> Self::Result {
-        self.outputs.stop()
+        self.outputs.stop()?;
+        self.feed.end();
+        Ok(())
     }
 }
 
@@ -453,6 +490,7 @@ impl Handler<ShutdownSource> for SourceActor {
 
     fn handle(&mut self, _: ShutdownSource, _: &mut Self::Context) -> Self::Result {
         self.outputs.shut_down()?;
+        self.feed.end();
         self.cancel = None;
         self.answer();
         Ok(())

@@ -13,7 +13,10 @@ use actix::{Actor, Handler};
 use portcullis_engine::clock::{ClockSnapshot, ClockState};
 use portcullis_engine::{Error, MediaTime, Result, Sample};
 
-use super::port::{Asker, Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, asker};
+use super::port::{
+    AllocationRequirements, Asker, Credit, Disconnect, Epoch, FlowItem, Port, Pull, Pulled,
+    Require, asker,
+};
 use crate::bridge::{Context, Deferred, Handle};
 use crate::pipeline::input::Upstream;
 use crate::system_time;
@@ -76,6 +79,7 @@ struct Scripted {
     answers: VecDeque<Result<Pulled>>,
     asked: Vec<Credit>,
     disconnects: Vec<Epoch>,
+    required: Vec<AllocationRequirements>,
     waiting: VecDeque<Asker>,
 }
 
@@ -136,6 +140,15 @@ impl Handler<Pull> for ScriptedPort {
             None => script.waiting.push_back(asker),
         }
         answer
+    }
+}
+
+impl Handler<Require> for ScriptedPort {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: Require, _: &mut Self::Context) -> Self::Result {
+        self.0.0.borrow_mut().required.push(message.memory);
+        Ok(())
     }
 }
 

@@ -21,7 +21,8 @@ pub use super::events::{NextNodeEvents, NodeEvent};
 use super::input::Input;
 pub use super::input::{ReadAhead, Upstream};
 use super::lifetime::end_with_last_handle;
-use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled};
+use super::memory::NodeMemory;
+use super::port::{self, Answer, Asker, Disconnect, Epoch, FlowItem, Port, Pull, Pulled, Require};
 use crate::bridge::{Context, Deferred, Handle, ReplyFuture};
 use crate::worker::Worker;
 
@@ -82,12 +83,16 @@ const MAX_FAULTS_IN_A_ROW: u32 = 1000;
 /// Runs a transform component.
 pub struct TransformActor<T: TransformComponent + 'static> {
     worker: Worker<T>,
+    memory: NodeMemory,
     allocator: Arc<dyn SampleAllocator>,
     limits: ContentLimits,
     input: Input,
     output: OutputPort<Asker>,
     events: EventQueue,
     working: bool,
+    waits_for_memory: bool,
+    /// It has waited: one turn goes whatever there is.
+    has_waited: bool,
     ended: bool,
     faults_in_a_row: u32,
     produced: u64,
@@ -109,14 +114,18 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         limits: ContentLimits,
         usage: Arc<Mutex<Usage>>,
     ) -> TransformObject {
+        let memory = NodeMemory::new(allocator);
         let address = Context::start(Self {
             worker,
-            allocator,
+            allocator: memory.allocator(),
+            memory,
             limits,
             input: Input::new(ReadAhead::default()),
             output: OutputPort::new(),
             events: EventQueue::default(),
             working: false,
+            waits_for_memory: false,
+            has_waited: false,
             ended: false,
             faults_in_a_row: 0,
             produced: 0,
@@ -143,8 +152,11 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
         }
         let room = (self.output.len() < AHEAD_ITEMS || self.output.wanted() > 0)
             && self.output.bytes() < AHEAD_BYTES;
-        if self.working || self.ended || !room {
+        if self.working || self.waits_for_memory || self.ended || !room {
             return;
+        }
+        if self.input.front().is_some() && !self.memory.has_room() && !self.has_waited {
+            return self.wait_for_memory(ctx);
         }
         let mut batch = Vec::new();
         while batch.len() < BATCH
@@ -160,11 +172,13 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
             return;
         }
         self.working = true;
+        self.has_waited = false;
         let epoch = self.input.epoch();
         let output = Output::new(Arc::clone(&self.allocator), self.limits);
+        let memory = self.memory.clone();
         let job = self
             .worker
-            .call(move |transform| Ok(process(transform, batch, output)));
+            .call(move |transform| Ok(process(transform, batch, output, &memory)));
         ctx.spawn(job.into_actor(self).map(move |done, actor, ctx| {
             actor.working = false;
             if epoch == actor.input.epoch() {
@@ -176,6 +190,17 @@ impl<T: TransformComponent + Unpin> TransformActor<T> {
                     Err(error) => actor.fail(error),
                 }
             }
+            actor.pump(ctx);
+        }));
+    }
+
+    /// There is no memory for what it makes until somebody gives some back.
+    fn wait_for_memory(&mut self, ctx: &mut Context<Self>) {
+        self.waits_for_memory = true;
+        let room = self.memory.room();
+        ctx.spawn(room.into_actor(self).map(|(), actor, ctx| {
+            actor.waits_for_memory = false;
+            actor.has_waited = true;
             actor.pump(ctx);
         }));
     }
@@ -344,16 +369,25 @@ impl<T: TransformComponent + Unpin> Handler<SetOutputType> for TransformActor<T>
     }
 }
 
-impl<T: TransformComponent + Unpin> Handler<ConnectInput> for TransformActor<T> {
+impl<T: TransformComponent + Unpin> Handler<Require> for TransformActor<T> {
     type Result = Result<()>;
+
+    fn handle(&mut self, message: Require, _: &mut Self::Context) -> Self::Result {
+        self.memory.require(message.output, message.memory)
+    }
+}
+
+impl<T: TransformComponent + Unpin> Handler<ConnectInput> for TransformActor<T> {
+    type Result = ReplyFuture<()>;
 
     fn handle(&mut self, message: ConnectInput, _: &mut Self::Context) -> Self::Result {
         // Whoever asked before belongs to another topology.
         self.output = OutputPort::new();
         self.input = Input::new(ReadAhead::default());
-        self.input.connect(message.upstream);
+        self.input.connect(message.upstream.clone());
         self.ended = false;
-        Ok(())
+        let asked = self.worker.call(|transform| Ok(transform.allocation()));
+        ReplyFuture::new(message.upstream.require(asked))
     }
 }
 

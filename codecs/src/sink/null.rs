@@ -110,10 +110,18 @@ fn sum_of_lines(sample: &Sample) -> u64 {
             .fold(0, |sum: u64, word| {
                 sum.wrapping_add(u64::from_le_bytes(*word))
             }),
-        Payload::View(view) => (0..view.len())
-            .step_by(64)
-            .filter_map(|at| view.read_u64(at))
-            .fold(0, u64::wrapping_add),
+        Payload::View(view) => {
+            let (mut sum, mut at) = (0_u64, 0);
+            let mut words = [0; 256];
+            loop {
+                let count = view.read_u64s(at, 64, &mut words);
+                sum = words[..count].iter().copied().fold(sum, u64::wrapping_add);
+                if count < words.len() {
+                    return sum;
+                }
+                at += count * 64;
+            }
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Touch {
     /// Every byte: what a decoder does.
     #[default]
     All,
+    /// Every byte, all but the first eight the same: one fill, so that what is measured is not the pattern.
+    Fill,
     /// Only the sample's number in its first eight bytes; the rest is one shared block that is written once. Measures
     /// the pipeline alone.
     Header,
@@ -58,7 +60,7 @@ impl Default for PatternSettings {
 }
 
 /// Makes `count` samples for each stream. Sample `n` starts with `n` as a little-endian `u64`; the bytes behind it count
-/// on from the low byte of `n`.
+/// on from the low byte of `n`, unless less is touched.
 pub struct Pattern {
     settings: PatternSettings,
     presentation: PresentationDescriptor,
@@ -91,11 +93,15 @@ impl Pattern {
         let mut buffer: SampleBuffer = self.allocator.allocate(size);
         let (head, rest) = buffer.split_at_mut(8);
         head.copy_from_slice(&number.to_le_bytes());
-        if self.settings.touch == Touch::All {
-            let start = usize::from((number as u8).wrapping_add(1));
-            for chunk in rest.chunks_mut(self.counting.len() - 256) {
-                chunk.copy_from_slice(&self.counting[start..start + chunk.len()]);
+        match self.settings.touch {
+            Touch::All => {
+                let start = usize::from((number as u8).wrapping_add(1));
+                for chunk in rest.chunks_mut(self.counting.len() - 256) {
+                    chunk.copy_from_slice(&self.counting[start..start + chunk.len()]);
+                }
             }
+            Touch::Fill => rest.fill(number as u8),
+            Touch::Header => {}
         }
         buffer.freeze()
     }

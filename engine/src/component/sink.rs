@@ -2,7 +2,7 @@
 
 use super::byte_stream::ByteSink;
 use crate::error::{Error, Result};
-use crate::media::{MediaType, Sample};
+use crate::media::{AllocationRequirements, MediaType, Sample};
 
 /// Consumes samples of one or more streams, numbered from 0 in the order in which they were connected.
 ///
@@ -14,6 +14,12 @@ pub trait MediaSink {
     /// # Errors
     /// `InvalidMediaType` where the sink does not take it.
     fn set_type(&mut self, stream: u32, media_type: &MediaType) -> Result<()>;
+
+    /// What it asks of the memory in which a stream's samples come.
+    fn allocation(&self, stream: u32) -> AllocationRequirements {
+        let _ = stream;
+        AllocationRequirements::default()
+    }
 
     /// Consumes one sample.
     fn render(&mut self, stream: u32, sample: Sample) -> Result<()>;

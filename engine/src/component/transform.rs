@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use crate::error::Result;
-use crate::media::{MediaType, Sample};
+use crate::media::{AllocationRequirements, MediaType, Sample};
 
 /// Turns samples into samples. One input, one output.
 ///
@@ -32,6 +32,11 @@ pub trait Transform {
         Ok(())
     }
 
+    /// What it asks of the memory in which samples come to it.
+    fn allocation(&self) -> AllocationRequirements {
+        AllocationRequirements::default()
+    }
+
     /// Takes one sample and puts out whatever is ready: none, one or several.
     fn process(&mut self, input: Sample, output: &mut Output) -> Result<()>;
 
@@ -51,6 +56,9 @@ impl<T: Transform + ?Sized> Transform for Box<T> {
     }
     fn set_output(&mut self, output: &MediaType) -> Result<()> {
         (**self).set_output(output)
+    }
+    fn allocation(&self) -> AllocationRequirements {
+        (**self).allocation()
     }
     fn process(&mut self, input: Sample, output: &mut Output) -> Result<()> {
         (**self).process(input, output)

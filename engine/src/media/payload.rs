@@ -20,6 +20,9 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::allocation::AllocationRequirements;
+use crate::error::Error;
+
 /// Memory that another process may be writing while it is read.
 pub trait SharedView: Any + Send + Sync + fmt::Debug {
     /// Bytes in the view.
@@ -295,7 +298,22 @@ pub trait SampleAllocator: Send + Sync + fmt::Debug {
     /// later: whoever makes samples waits for [`room`](Self::room) before.
     fn allocate(&self, len: usize) -> SampleBuffer;
 
-    /// Whether `len` bytes could be had now from where they should come.
+    /// Memory of exactly `len` bytes that is as the consumer asks, where such memory can be had.
+    fn allocate_as(&self, len: usize, asked: AllocationRequirements) -> SampleBuffer {
+        let _ = asked;
+        self.allocate(len)
+    }
+
+    /// Refuses what can never be had.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for more than there is.
+    fn agree(&self, asked: AllocationRequirements) -> Result<(), Error> {
+        let _ = asked;
+        Ok(())
+    }
+
+    /// Whether `len` bytes could be had now from where they should come, or waiting for it is of no use.
     fn has_room(&self, len: usize) -> bool {
         let _ = len;
         true

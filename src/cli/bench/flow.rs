@@ -96,7 +96,7 @@ impl Flow {
             size: self.size,
             count,
             touch: if self.touch {
-                Touch::All
+                Touch::Fill
             } else {
                 Touch::Header
             },

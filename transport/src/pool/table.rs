@@ -314,6 +314,12 @@ impl Table {
         self.max_bytes
     }
 
+    /// Whether so many slots fit at once, if nothing else does.
+    pub(super) fn could_hold(&self, len: usize, count: usize) -> bool {
+        self.class_of(len)
+            .is_ok_and(|class| self.max_bytes / CLASSES[class] >= count)
+    }
+
     /// Whether a slot for `len` bytes could be had now. If not, whoever asks is woken when that changes.
     pub(super) fn has_room(&mut self, len: usize) -> bool {
         let Ok(class) = self.class_of(len) else {

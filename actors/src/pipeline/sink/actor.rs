@@ -227,27 +227,28 @@ impl<R: Renderer> Handler<SetSinkType> for SinkActor<R> {
 }
 
 impl<R: Renderer> Handler<ConnectSink> for SinkActor<R> {
-    type Result = Result<()>;
+    type Result = ReplyFuture<()>;
 
     fn handle(&mut self, message: ConnectSink, _: &mut Self::Context) -> Self::Result {
         let is_new = !self.streams.contains_key(&message.stream);
         if is_new && self.streams.len() >= MAX_STREAMS {
-            return Err(Error::limit(
+            return ReplyFuture::ready(Err(Error::limit(
                 "streams of a sink",
                 MAX_STREAMS as u64,
                 self.streams.len() as u64 + 1,
-            ));
+            )));
         }
         let ahead = self.ahead;
         let stream = self
             .streams
             .entry(message.stream)
             .or_insert_with(|| Stream::new(ahead));
-        stream.input.connect(message.upstream);
+        stream.input.connect(message.upstream.clone());
         if let Some(ahead) = message.ahead {
             stream.input.set_ahead(ahead);
         }
-        Ok(())
+        let asked = self.renderer.allocation(message.stream);
+        ReplyFuture::new(message.upstream.require(asked))
     }
 }
 

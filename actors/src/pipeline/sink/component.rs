@@ -6,7 +6,7 @@ use portcullis_engine::component::ByteSink;
 use portcullis_engine::{Error, MediaSink as SinkComponent, MediaType, Result, Sample};
 
 use super::Renderer;
-use crate::pipeline::port::Epoch;
+use crate::pipeline::port::{AllocationRequirements, Epoch};
 use crate::worker::Worker;
 
 /// Renders with a sink component.
@@ -46,6 +46,13 @@ impl Renderer for ComponentRenderer {
     ) -> LocalBoxFuture<'static, Result<()>> {
         self.worker
             .call(move |sink| sink.set_type(stream, &media_type))
+    }
+
+    fn allocation(
+        &mut self,
+        stream: u32,
+    ) -> LocalBoxFuture<'static, Result<AllocationRequirements>> {
+        self.worker.call(move |sink| Ok(sink.allocation(stream)))
     }
 
     fn render(&mut self, stream: u32, samples: Vec<Sample>) -> LocalBoxFuture<'static, Result<()>> {

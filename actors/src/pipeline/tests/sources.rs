@@ -7,6 +7,7 @@ use portcullis_engine::{
 
 use super::*;
 use crate::pipeline::events::{NextNodeEvents, NodeEvent};
+use crate::pipeline::memory::NodeMemory;
 use crate::pipeline::source::*;
 
 /// Two streams in turn, a fault at the third sample, and an end.
@@ -58,7 +59,14 @@ async fn source(count: i64) -> SourceObject {
         };
         Ok(Box::new(turns) as Box<dyn MediaSource>)
     };
-    let source = SourceActor::create(false, ContentLimits::default(), None, build).await;
+    let source = SourceActor::create(
+        false,
+        ContentLimits::default(),
+        NodeMemory::default(),
+        None,
+        build,
+    )
+    .await;
     source.expect("is made")
 }
 

@@ -15,6 +15,13 @@ use crate::worker::Worker;
 struct OneBehind(Option<Sample>);
 
 impl Transform for OneBehind {
+    fn allocation(&self) -> AllocationRequirements {
+        AllocationRequirements {
+            alignment: 64,
+            count: 1,
+            ..AllocationRequirements::default()
+        }
+    }
     fn process(&mut self, input: Sample, output: &mut Output) -> Result<()> {
         match input.time.ticks() / 10_000 {
             13 => return Err(Error::malformed(13, "unlucky")),
@@ -49,6 +56,23 @@ async fn transform() -> (Script, TransformObject) {
         .await
         .expect("is connected");
     (script, object)
+}
+
+#[test]
+fn what_a_component_asks_of_memory_reaches_its_neighbour() {
+    run(async {
+        let (script, object) = transform().await;
+        let asked = script.0.borrow().required.clone();
+        assert_eq!(asked.len(), 1);
+        assert_eq!((asked[0].alignment, asked[0].count), (64, 1));
+        let wrong = AllocationRequirements {
+            alignment: 3,
+            ..AllocationRequirements::default()
+        };
+        let require = |memory| object.port.send(Require { output: 0, memory });
+        assert!(require(wrong).await.is_err());
+        require(asked[0]).await.expect("is taken");
+    });
 }
 
 async fn all(object: &TransformObject, epoch: u64) -> Vec<FlowItem> {

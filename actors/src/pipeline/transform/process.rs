@@ -7,6 +7,7 @@ use portcullis_engine::{
     Error, ErrorKind, MediaType, Output, Result, Transform as TransformComponent,
 };
 
+use crate::pipeline::memory::NodeMemory;
 use crate::pipeline::port::FlowItem;
 
 /// Time after which a job hands over what it has made: the first picture must not wait for the fifteen after it.
@@ -28,6 +29,7 @@ pub(super) fn process<T: TransformComponent>(
     transform: &mut T,
     batch: Vec<FlowItem>,
     mut output: Output,
+    memory: &NodeMemory,
 ) -> Processed {
     let mut items = Vec::with_capacity(batch.len());
     let mut faults = Vec::new();
@@ -63,7 +65,8 @@ pub(super) fn process<T: TransformComponent>(
         if last {
             items.push(FlowItem::End);
         }
-        if !items.is_empty() && (bytes >= BATCH_BYTES || start.elapsed() >= BATCH_TIME) {
+        let is_enough = bytes >= BATCH_BYTES || start.elapsed() >= BATCH_TIME;
+        if !items.is_empty() && (is_enough || !memory.has_room()) {
             break;
         }
     }
