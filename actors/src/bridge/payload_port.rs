@@ -33,6 +33,8 @@ pub(crate) struct PayloadTerms {
     pub(crate) memory: Option<SampleMemory>,
     /// What the peer lends it leaves as it is.
     pub(crate) trust: Option<TrustedPeer>,
+    /// Mebibytes of slots each way, where it is not the default.
+    pub(crate) most_mebibytes: Option<u32>,
 }
 
 /// Payloads of one link.
@@ -81,7 +83,7 @@ struct Encoding {
 
 impl Payloads {
     pub(crate) fn new(sender: LinkSender, agreed: &Agreed, terms: PayloadTerms) -> Self {
-        let PayloadTerms { memory, trust } = terms;
+        let PayloadTerms { memory, trust, .. } = terms;
         let most = PoolLimits::from(agreed.limits).max_bytes as u64;
         let lender = match &memory {
             None => {
@@ -118,6 +120,13 @@ impl Payloads {
     #[cfg(test)]
     pub(crate) fn leased(&self) -> usize {
         self.lender.as_ref().map_or(0, Lender::lent)
+    }
+
+    /// Bytes of the slots from which it lends.
+    #[cfg(test)]
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        let pool = self.lender.as_ref().map(Lender::pool);
+        pool.map_or(0, |pool| pool.usage().mapped_bytes)
     }
 
     pub(crate) fn peer(&self) -> PeerPool {

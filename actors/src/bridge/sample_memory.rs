@@ -23,6 +23,11 @@ impl SampleMemory {
         Self(Pool::new(PoolLimits { max_bytes: MOST }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_size(max_bytes: usize) -> Self {
+        Self(Pool::new(PoolLimits { max_bytes }))
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.0
     }

@@ -7,6 +7,7 @@ mod heartbeat;
 mod hostile;
 mod life;
 mod load;
+mod memory;
 mod pressure;
 mod speed;
 
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::link::Census;
-use super::{AnyHandle, FileDescriptor, Handle, Link, ReplyFuture};
+use super::{AnyHandle, FileDescriptor, Handle, Link, PayloadTerms, ReplyFuture};
 
 crate::interface! { Desk = "test.Desk" {
     Add, Keep, Give, Wait, Late, Show, Lend, Fresh, Peek, WaitWith, Several, Stash, Stall, Note, Trap, Mute, Untyped, Flood,
@@ -339,6 +340,16 @@ impl Over {
 
 /// One end of a link.
 async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> Link {
+    connect_on(PayloadTerms::default(), endpoint, host_id, root).await
+}
+
+/// One end of a link whose payloads are kept on these terms.
+async fn connect_on(
+    terms: PayloadTerms,
+    endpoint: Endpoint,
+    host_id: u64,
+    root: Option<AnyHandle>,
+) -> Link {
     let why = |end: TransportError| {
         async move {
             match end {
@@ -353,10 +364,8 @@ async fn connect(endpoint: Endpoint, host_id: u64, root: Option<AnyHandle>) -> L
         }
         .boxed_local()
     };
-    let builder = Link::builder()
-        .limits(link_limits())
-        .any_root(root)
-        .diagnose(Box::new(why));
+    let builder = Link::builder().limits(link_limits()).any_root(root);
+    let builder = builder.payloads(terms).diagnose(Box::new(why));
     let builder = match host_id {
         0 => builder,
         _ => builder.as_host(),

@@ -113,6 +113,14 @@ impl Host {
         self
     }
 
+    /// How many mebibytes of samples may be on their way to the host, and as many from it; 256 unless said otherwise. What
+    /// comes beyond waits. One slot is enough: a payload larger than all of it goes in its message.
+    #[must_use]
+    pub fn sample_mebibytes(mut self, mebibytes: u32) -> Self {
+        self.terms.most_mebibytes = Some(mebibytes);
+        self
+    }
+
     /// Gives what this host makes as plain `Bytes` over its own memory, without a copy, because it is trusted to leave alone
     /// what it has lent. Making a [`TrustedPeer`] is `unsafe`: a host that breaks the promise, because the content that it
     /// decodes has taken it over, causes undefined behaviour here. Without it the application copies what it keeps.

@@ -158,6 +158,9 @@ impl LinkBuilder {
     }
 
     pub(crate) fn payloads(mut self, payloads: PayloadTerms) -> Self {
+        if let Some(most) = payloads.most_mebibytes {
+            self.limits.pool_mebibytes = most;
+        }
         self.payloads = payloads;
         self
     }

@@ -292,6 +292,12 @@ impl LinkCore {
         }
     }
 
+    /// Bytes of the slots from which it lends.
+    #[cfg(test)]
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        self.payloads.borrow().mapped_bytes()
+    }
+
     #[cfg(test)]
     pub(crate) fn census(&self) -> Census {
         let (exports, imports) = self.objects.borrow().len();
