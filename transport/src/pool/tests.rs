@@ -11,63 +11,10 @@ use crate::error::TransportError;
 use crate::sys::segment::SEGMENT_SEALS;
 use crate::testing::{Prng, run};
 
+mod lent;
 mod sharing;
 
-/// A pool and the one peer that it is lent to.
-struct Lent {
-    pool: Pool,
-    lender: Mutex<Lender>,
-}
-
-impl std::ops::Deref for Lent {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        &self.pool
-    }
-}
-
-impl Lent {
-    fn lender(&self) -> MutexGuard<'_, Lender> {
-        self.lender.lock().unwrap()
-    }
-
-    fn locate(&self, bytes: &Bytes) -> Option<SlotRef> {
-        let place = self.pool.shared.table().locate(bytes)?;
-        Some(SlotRef {
-            segment: place.segment,
-            slot: place.slot,
-            generation: place.generation,
-            offset: place.offset,
-            len: place.len,
-        })
-    }
-
-    fn lease(&self, bytes: &Bytes) -> Option<SlotRef> {
-        self.lender().lease(bytes).unwrap()
-    }
-
-    fn release(&self, release: SlotRelease) -> Result<(), TransportError> {
-        self.lender().release(release)
-    }
-
-    fn revoke_all(&self) -> usize {
-        self.lender().revoke_all()
-    }
-
-    fn take_news(&self) -> Vec<PoolNews> {
-        self.lender().take_news()
-    }
-}
-
-fn pool(max_bytes: usize) -> Lent {
-    let pool = Pool::new(PoolLimits { max_bytes });
-    let lender = Lender::new(pool.clone(), LenderLimits::alone(max_bytes as u64));
-    Lent {
-        pool,
-        lender: Mutex::new(lender),
-    }
-}
+use lent::{Lent, pool};
 
 fn peer() -> PeerPool {
     PeerPool::new(PeerPoolLimits::default())
