@@ -111,7 +111,12 @@ impl Feed {
     }
 
     /// Reads on the worker until there is a reason to stop.
-    pub(super) fn read(&self, source: &mut dyn SourceComponent, memory: &NodeMemory, is_live: bool) {
+    pub(super) fn read(
+        &self,
+        source: &mut dyn SourceComponent,
+        memory: &NodeMemory,
+        is_live: bool,
+    ) {
         let mut is_first = true;
         loop {
             let most = {
