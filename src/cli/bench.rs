@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 pub use components::registry;
 pub use flow::{Flow, Measured};
 
-use self::cores::Unpinned;
+use self::cores::{Cores, Unpinned};
 use self::row::Rows;
 use crate::Placement;
 
@@ -152,6 +152,8 @@ pub async fn run(args: BenchArgs) -> Result<()> {
     }
     // What is compared runs on the same cores.
     let _unpinned = Unpinned::remember();
+    // Before anything is pinned.
+    let _ = Cores::apart();
     if let Some(size) = args.size {
         let flow = Flow::new(args.placement, args.direction, size).touch(args.touch);
         samples::flow(&args, &rows, flow).await?;

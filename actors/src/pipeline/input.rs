@@ -1,6 +1,6 @@
 //! One input of a node: pulls samples from the upstream neighbour, ahead of need but bounded.
 //!
-//! Two pulls are under way at a time: while the answer of one crosses, the neighbour works for the other. How many samples
+//! Two pulls or more are under way at a time: while the answer of one crosses, the neighbour works for the others. How many samples
 //! a pull asks for grows while the node waits for them and falls when they come in small numbers: a fast stream of small
 //! samples costs few messages, a slow one is not read far ahead.
 
@@ -47,8 +47,12 @@ impl ReadAhead {
 
 /// Samples that a pull asks for at first.
 const FIRST_BATCH: u32 = 16;
-/// Pulls that are under way at a time.
+/// Pulls that are under way at a time, and
 const PULLS: usize = 2;
+/// so many samples in all, if that is more, where a pull may ask for few only and they come fast.
+const FEW: u32 = 16;
+/// Payload bytes of an answer up to which that is so.
+const LIGHT: u64 = 64 << 10;
 
 /// Where an input's samples come from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,6 +103,8 @@ pub(crate) struct Input {
     epoch: Epoch,
     /// Samples that the next pull asks for.
     batch: u32,
+    /// Pulls that may be under way.
+    depth: usize,
     /// Pulls that are under way, oldest first.
     pulls: VecDeque<UnderWay>,
     /// Number of the oldest of them.
@@ -115,6 +121,7 @@ impl Input {
             upstream: None,
             ahead,
             batch: ahead.batch.min(FIRST_BATCH),
+            depth: PULLS,
             items: VecDeque::new(),
             bytes: 0,
             epoch: Epoch::default(),
@@ -131,6 +138,7 @@ impl Input {
     pub(crate) fn set_ahead(&mut self, ahead: ReadAhead) {
         self.ahead = ahead.bounded();
         self.batch = self.ahead.batch.min(FIRST_BATCH);
+        self.depth = PULLS;
     }
 
     /// Forgets what waits and enters a new flow.
@@ -193,14 +201,14 @@ impl Input {
             .bytes
             .saturating_sub(self.bytes.saturating_add(promised));
         let has_room = self.items.len() <= self.batch as usize / 2 && bytes > 0;
-        if self.is_over || !has_room || self.pulls.len() >= PULLS {
+        if self.is_over || !has_room || self.pulls.len() >= self.depth {
             return None;
         }
         let upstream = self.upstream.as_ref()?;
         let credit = Credit {
             max_samples: self.batch,
             // What is left is for the pull behind it.
-            max_bytes: bytes.min(self.ahead.bytes.div_ceil(PULLS as u64)),
+            max_bytes: bytes.min(self.ahead.bytes.div_ceil(self.depth as u64)),
             epoch: self.epoch,
         };
         let call = upstream.port.send(Pull {
@@ -258,6 +266,11 @@ impl Input {
         }
         let (came, asked) = (pulled.items.len(), credit.max_samples as usize);
         if came >= asked && self.items.is_empty() {
+            let most = match held.bytes <= LIGHT {
+                true => (FEW / self.ahead.batch) as usize,
+                false => 0,
+            };
+            self.depth = most.max(PULLS);
             self.batch = credit.max_samples.saturating_mul(2).min(self.ahead.batch);
         } else if came < asked / 4 {
             self.batch = (credit.max_samples / 2).max(FIRST_BATCH.min(self.ahead.batch));
@@ -365,6 +378,27 @@ mod tests {
         input.flush(Epoch(1));
         input.take(stale, samples(4..5)).expect("is left out");
         assert!(input.front().is_none());
+    }
+
+    #[test]
+    fn where_a_pull_may_ask_for_one_more_of_them_are_under_way() {
+        let mut input = Input::new(ReadAhead {
+            batch: 1,
+            ..ReadAhead::default()
+        });
+        assert_eq!(input.depth, PULLS);
+        let number = ask(&mut input);
+        input.take(number, samples(0..1)).expect("is asked for");
+        assert_eq!((input.batch, input.depth), (1, FEW as usize));
+        input.pop();
+        let heavy = Sample::new(Default::default(), Default::default(), vec![0; 1 << 20]);
+        let number = ask(&mut input);
+        let heavy = Pulled {
+            items: vec![FlowItem::Sample(heavy)],
+            epoch: Epoch::default(),
+        };
+        input.take(number, Ok(heavy)).expect("is asked for");
+        assert_eq!(input.depth, PULLS);
     }
 
     #[test]

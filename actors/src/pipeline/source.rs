@@ -100,6 +100,8 @@ pub struct SourceActor {
     waits_for_memory: bool,
     /// It has waited: one turn goes whatever there is.
     has_waited: bool,
+    /// The flow in which somebody has asked for samples: nothing is read ahead for nobody.
+    asked_in: Option<Epoch>,
     /// When an inline source has its next sample.
     timer: Option<SpawnHandle>,
     /// Ends a read that is under way when the source is shut down, or its actor goes.
@@ -153,6 +155,7 @@ impl SourceActor {
             starts: 0,
             waits_for_memory: false,
             has_waited: false,
+            asked_in: None,
             timer: None,
             cancel,
         });
@@ -249,7 +252,9 @@ impl SourceActor {
     /// How many samples the next job reads.
     fn next_batch(&self) -> usize {
         let wanted = self.outputs.wanted().unwrap_or(0);
-        let beyond = match self.presentation.characteristics.live || self.worker.is_inline() {
+        let is_asked = self.asked_in == Some(self.outputs.epoch());
+        let is_live = self.presentation.characteristics.live;
+        let beyond = match !is_asked || is_live || self.worker.is_inline() {
             // The next sample may be long in coming, or is there as soon as it is asked for.
             true => 0,
             false => self.outputs.room(BEYOND, BEYOND_BYTES),
@@ -362,6 +367,7 @@ impl Handler<Pull> for SourceActor {
     fn handle(&mut self, pull: Pull, ctx: &mut Self::Context) -> Self::Result {
         let (asker, answer) = port::asker();
         let stream = StreamId(pull.output);
+        self.asked_in = Some(pull.credit.epoch);
         self.outputs.forget(Asker::has_gone);
         match self.outputs.request(stream, pull.credit, asker) {
             Ok(Some(ready)) => self.hand_over(stream, ready),

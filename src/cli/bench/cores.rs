@@ -1,6 +1,7 @@
 //! Which cores the two sides of a measurement run on: the same for everything that is compared.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -15,14 +16,17 @@ pub(super) struct Cores {
 }
 
 impl Cores {
-    /// Two cores, if there are two.
+    /// Two cores, if there are two: always the same, whatever was pinned meanwhile.
     pub(super) fn apart() -> Self {
-        let mut allowed = allowed();
-        let near = allowed.next().unwrap_or(0);
-        Self {
-            near,
-            far: allowed.next().unwrap_or(near),
-        }
+        static APART: OnceLock<Cores> = OnceLock::new();
+        *APART.get_or_init(|| {
+            let mut allowed = allowed();
+            let near = allowed.next().unwrap_or(0);
+            Self {
+                near,
+                far: allowed.next().unwrap_or(near),
+            }
+        })
     }
 
     /// One core for both sides.
