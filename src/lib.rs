@@ -48,8 +48,8 @@ pub use portcullis_engine::{self as engine, *};
 pub mod host {
     pub use portcullis_actors::host::{
         ActorHost, AwaitHostUnlocked, Carrier, CountHostLocks, CreateObject, CreatedObject,
-        DescribeHost, Host, HostConnection, HostFacts, HostLock, HostPool, LinkConfig, LockHost,
-        PmpHost, ProgramFacts, ProtectedHost, SOURCE_RESOLVER, SampleMemory, Spin, Trust,
+        DescribeHost, Host, HostConnection, HostFacts, HostLock, HostPool, LinkConfig, LinkLimits,
+        LockHost, PmpHost, ProgramFacts, ProtectedHost, SOURCE_RESOLVER, SampleMemory, Spin, Trust,
         TrustedPeer, UnlockHost, Vouched, check, init_actor, init_actor_with, inspect,
     };
     pub use portcullis_actors::host::{

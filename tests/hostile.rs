@@ -22,7 +22,7 @@ use held::{Chance, Held, resident};
 use portcullis::bridge::{Context, FileDescriptor, ReplyFuture};
 use portcullis::engine::credit::Credit;
 use portcullis::host::{
-    CreateObject, CreatedObject, DescribeHost, Host, HostConnection, HostFacts,
+    CreateObject, CreatedObject, DescribeHost, Host, HostConnection, HostFacts, LinkLimits,
 };
 use portcullis::pipeline::byte_stream::OpenedStream;
 use portcullis::pipeline::opener::{CreateUrl, OpenUrl, Opener};
@@ -282,6 +282,46 @@ fn each_attack_is_told_by_name_and_leaves_nothing_and_another_host_goes_on() {
         described(&honest).await.unwrap();
         times.sort();
         println!("the longest: {:?}", &times[times.len().saturating_sub(5)..]);
+    });
+}
+
+#[test]
+fn what_bounds_a_link_is_the_applications_to_say() {
+    run(async {
+        let programs = Programs::new();
+        let exports = ATTACKS
+            .iter()
+            .find(|attack| attack.name.starts_with("exports"));
+        let exports = exports.unwrap();
+        let few = LinkLimits {
+            max_objects: 10,
+            ..LinkLimits::default()
+        };
+        let host = programs.host(exports).link_limits(few);
+        let told = used(host, exports).await;
+        let end = told.end.unwrap().to_string();
+        assert!(end.contains("more imported objects than agreed"), "{end}");
+
+        // Larger ones too: an honest host takes what its application says.
+        let asks = async |limits: LinkLimits| {
+            let host = Host::program(env!("CARGO_BIN_EXE_portcullis-host")).link_limits(limits);
+            let host = started(&host).await.unwrap();
+            let create = CreateObject {
+                class: "none such ".repeat(2 << 20),
+                settings: Settings::default(),
+                opener: None,
+                limits: ContentLimits::default(),
+            };
+            host.pmp_host().send(create).await.unwrap_err()
+        };
+        let error = asks(LinkLimits::default()).await;
+        assert!(error.to_string().contains("bytes of a request"), "{error}");
+        let error = asks(LinkLimits::MOST).await;
+        assert!(
+            matches!(error.kind(), ErrorKind::ClassNotInHost { .. }),
+            "{}",
+            error.kind()
+        );
     });
 }
 

@@ -26,6 +26,9 @@ mod context;
 mod deferred;
 mod delivery;
 mod descriptor;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod handle;
 mod interface;

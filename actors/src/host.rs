@@ -34,7 +34,7 @@ pub use crate::bridge::SampleMemory;
 pub use portcullis_transport::sandbox::{
     HostQuotas, Isolation, Layer, LayerReport, LayerSet, LayerState, SandboxPolicy, SandboxProfile,
 };
-pub use portcullis_transport::{Carrier, LinkConfig, Spin, TrustedPeer};
+pub use portcullis_transport::{Carrier, LinkConfig, LinkLimits, Spin, TrustedPeer};
 
 /// What of a host's sandbox this machine can give, tried in a child that does nothing else. A layer is missing here for the
 /// same reason for which it would be missing around a host.

@@ -41,7 +41,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ),
     attack(
         "hello-table",
-        Refused("handshake: interface table does not fit"),
+        Refused("the peer's interface table did not happen within 2s"),
     ),
     attack(
         "hello-frame-small",
@@ -66,6 +66,10 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack(
         "hello-pool",
         Refused("handshake: pool_mebibytes does not fit"),
+    ),
+    attack(
+        "hello-descriptor-limit",
+        Refused("handshake: max_descriptors does not fit"),
     ),
     attack(
         "hello-object-window",
@@ -150,6 +154,15 @@ pub(crate) const ATTACKS: &[Attack] = &[
         "rings-index-wild",
         Refused("rings: its write index is 18446744073709551615 where 0 bytes were read"),
     ),
+    // The table of interfaces.
+    attack(
+        "table-differs",
+        Refused("the sides do not mean the same by: "),
+    ),
+    attack("table-garbage", Refused("an interface table: ")),
+    attack("table-of-megabytes", Refused("an interface table of ")),
+    attack("table-late", Refused("a frame of kind 7 before the table")),
+    attack("table-unasked", Broken("frame kind 10")),
     // What it says of itself.
     attack(
         "facts-none",
@@ -340,7 +353,10 @@ pub(crate) const ATTACKS: &[Attack] = &[
     // Too much.
     attack("flood-unread", Broken("the peer does not read")),
     attack("flood-read", Harmless),
-    attack("flood-calls", Broken("more calls in flight than agreed")),
+    attack(
+        "flood-calls",
+        Broken("more calls in flight to one object than agreed"),
+    ),
     attack("flood-bytes", Broken("more bytes of calls in flight")),
     attack("flood-cancels", Harmless),
     attack("flood-deaths", Harmless),

@@ -13,7 +13,7 @@ use crate::peer::Peer;
 pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
     let area = name.split('-').next().unwrap_or_default();
     let ended = match area {
-        "hello" | "facts" => hello::run(name, peer),
+        "hello" | "table" | "facts" => hello::run(name, peer),
         "descriptors" | "segment" | "slot" | "slots" => memory::run(name, peer),
         "rings" => rings::run(name, peer),
         _ => talk::run(name, peer),

@@ -69,7 +69,9 @@ impl Peer {
                 Err("nothing is read here".to_owned())
             }
         }
-        let sample = Sample::new(MediaTime::ZERO, MediaTime::from_millis(1), vec![0; 8]);
+        // So large that it is not one of a run, whose bytes are inside of the message.
+        let payload = vec![0; 100_000];
+        let sample = Sample::new(MediaTime::ZERO, MediaTime::from_millis(1), payload);
         let pulled = Pulled {
             items: vec![FlowItem::Sample(sample)],
             epoch: Epoch::default(),

@@ -25,6 +25,7 @@ pub(crate) mod kind {
     pub(crate) const PING: u16 = 7;
     pub(crate) const PONG: u16 = 8;
     pub(crate) const DEATH: u16 = 9;
+    pub(crate) const TABLE: u16 = 10;
 }
 
 /// A reply is an error.

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::TransportError;
+use crate::frame::MAX_DESCRIPTORS;
 
 /// The version of the frames and of this handshake. Another major version is refused.
 pub const PROTOCOL_MAJOR: u16 = 1;
@@ -69,32 +71,50 @@ impl Features {
     }
 }
 
-/// What bounds a link. Of each pair of limits the smaller is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What bounds a link. Of each pair of limits the smaller is used; one out of its range is refused by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LinkLimits {
-    /// Bytes of the largest frame body.
+    /// Bytes of the largest frame body: of a message or reply, without what travels in shared memory. 1 KiB to 64 MiB.
     pub max_frame: u32,
-    /// Objects that each side may export to the other.
+    /// Objects that each side may export to the other. 1 to 1,048,576.
     pub max_objects: u32,
-    /// Calls in flight over the whole link, per direction.
+    /// Calls in flight over the whole link, per direction: further ones wait on their own side. 1 to 1,048,576.
     pub call_window: u32,
-    /// Calls in flight to one object, per direction.
+    /// Calls in flight to one object, per direction. 1 to 1,048,576.
     pub object_window: u32,
-    /// Bytes of calls in flight, per direction.
+    /// Bytes of calls in flight, per direction; a larger request is refused. 1 KiB to 1 GiB.
     pub byte_window: u32,
-    /// Mebibytes of sample pool that each side may make the other map.
+    /// Mebibytes of sample pool that each side may make the other map; without any, samples travel inside of messages. 0 to
+    /// 1,048,576.
     pub pool_mebibytes: u32,
+    /// Descriptors that one message may carry; without any there is no shared memory either. 0 to 16.
+    pub max_descriptors: u32,
+}
+
+impl LinkLimits {
+    /// The highest of each: of a side that leaves it to the other.
+    pub const MOST: Self = Self {
+        max_frame: 64 << 20,
+        max_objects: 1 << 20,
+        call_window: 1 << 20,
+        object_window: 1 << 20,
+        byte_window: 1 << 30,
+        pool_mebibytes: 1 << 20,
+        max_descriptors: MAX_DESCRIPTORS as u32,
+    };
 }
 
 impl Default for LinkLimits {
     fn default() -> Self {
         Self {
-            max_frame: 1 << 20,
+            max_frame: 16 << 20,
             max_objects: 4096,
             call_window: 1024,
             object_window: 64,
             byte_window: 4 << 20,
             pool_mebibytes: 256,
+            max_descriptors: MAX_DESCRIPTORS as u32,
         }
     }
 }
@@ -102,7 +122,7 @@ impl Default for LinkLimits {
 /// A limit's name, its bounds and where it is: one table for checking and for taking the minimum.
 type LimitField = (&'static str, u32, u32, fn(&mut LinkLimits) -> &mut u32);
 
-const LIMIT_FIELDS: [LimitField; 6] = [
+const LIMIT_FIELDS: [LimitField; 7] = [
     ("max_frame", 1 << 10, 64 << 20, |limits| {
         &mut limits.max_frame
     }),
@@ -116,6 +136,9 @@ const LIMIT_FIELDS: [LimitField; 6] = [
     }),
     ("object_window", 1, 1 << 20, |limits| {
         &mut limits.object_window
+    }),
+    ("max_descriptors", 0, MAX_DESCRIPTORS as u32, |limits| {
+        &mut limits.max_descriptors
     }),
 ];
 
@@ -182,7 +205,8 @@ impl Hello {
             byte_window: self.limits.byte_window.into(),
             pool_mebibytes: self.limits.pool_mebibytes.into(),
             object_window: self.limits.object_window.into(),
-            reserved: [0; 52],
+            max_descriptors: self.limits.max_descriptors.into(),
+            reserved: [0; 48],
         };
         zerocopy::transmute!(wire)
     }
@@ -203,6 +227,7 @@ impl Hello {
             byte_window: wire.byte_window.get(),
             pool_mebibytes: wire.pool_mebibytes.get(),
             object_window: wire.object_window.get(),
+            max_descriptors: wire.max_descriptors.get(),
         };
         let mut ours = self.limits;
         for (name, low, high, field) in LIMIT_FIELDS {
@@ -228,8 +253,13 @@ impl Hello {
                 theirs: wire.names_peer.to_string(),
             });
         }
+        let features = self.features.intersection(Features(wire.features.get()));
+        let features = match limits.max_descriptors {
+            0 => features.without(Features::DESCRIPTORS),
+            _ => features,
+        };
         Ok(Agreed {
-            features: self.features.intersection(Features(wire.features.get())),
+            features,
             limits,
             peer_pid: wire.pid.get(),
             host_id,
@@ -281,7 +311,8 @@ struct WireHello {
     byte_window: U32,
     pool_mebibytes: U32,
     object_window: U32,
-    reserved: [u8; 52],
+    max_descriptors: U32,
+    reserved: [u8; 48],
 }
 
 const _: () = assert!(size_of::<WireHello>() == HELLO_LEN);

@@ -22,7 +22,7 @@ pub use receiver::{LinkReceiver, MAX_FRAMES_PER_RECEIVE};
 pub use sender::{LinkSender, LinkWriter};
 
 use crate::error::TransportError;
-use crate::frame::{FrameDecoder, MAX_DESCRIPTORS};
+use crate::frame::FrameDecoder;
 use crate::handshake::{Agreed, Features, HANDSHAKE_DEADLINE, HELLO_LEN, Hello};
 use crate::wire::{self, Wire};
 
@@ -168,7 +168,10 @@ impl Link {
             .expect("take_prefix gave HELLO_LEN bytes");
         let agreed = hello.agree(theirs)?;
         let descriptors = agreed.features.contains(Features::DESCRIPTORS);
-        let max_descriptors = if descriptors { MAX_DESCRIPTORS } else { 0 };
+        let max_descriptors = match descriptors {
+            true => agreed.limits.max_descriptors as usize,
+            false => 0,
+        };
         if let Some(rings) = wire.rings.take()
             && agreed.features.contains(Features::RINGS)
         {

@@ -21,7 +21,7 @@ use portcullis_engine::{Error, Result};
 use portcullis_transport::TransportError;
 use tokio::sync::watch;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::core::Census;
 pub(crate) use self::core::LinkCore;
 pub use builder::LinkBuilder;

@@ -117,7 +117,7 @@ impl Payloads {
     }
 
     /// Slots that the peer has.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn leased(&self) -> usize {
         self.lender.as_ref().map_or(0, Lender::lent)
     }

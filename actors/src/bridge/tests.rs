@@ -6,6 +6,7 @@ mod golden;
 mod heartbeat;
 mod hostile;
 mod life;
+mod limits;
 mod load;
 mod memory;
 mod pressure;

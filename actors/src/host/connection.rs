@@ -84,6 +84,7 @@ pub(super) async fn link(
     Link::builder()
         .interfaces(&terms.interfaces)
         .heartbeat(terms.heartbeat)
+        .limits(terms.limits)
         .payloads(terms.payloads)
         .to_host(process)
         .connect(Endpoint::unix(socket).config(terms.config))

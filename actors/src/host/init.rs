@@ -8,7 +8,9 @@ use actix_rt::System;
 use futures::FutureExt;
 use portcullis_engine::media::AllocationRequirements;
 use portcullis_engine::{Error, ErrorKind, Result, SampleAllocator, SampleBuffer};
-use portcullis_transport::{Carrier, Endpoint, Isolation, LinkConfig, Spin, TransportError, host};
+use portcullis_transport::{
+    Carrier, Endpoint, Isolation, LinkConfig, LinkLimits, Spin, TransportError, host,
+};
 
 use super::PmpHostActor;
 use super::program::start_error;
@@ -84,6 +86,8 @@ fn serve(
         });
         let link = Link::builder()
             .as_host()
+            // The application decides: it starts the host, and what it lets in is its own memory too.
+            .limits(LinkLimits::MOST)
             .interfaces(table)
             .any_root(Some(root))
             .diagnose(Box::new(|end| {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use portcullis_engine::trust::{ImageDigest, Sha256};
 use portcullis_engine::{Error, ErrorKind, Result};
 use portcullis_transport::{
-    HostCommand, HostImage, HostProcess, HostProgram, HostQuotas, ImageSource, LinkConfig, Sandbox,
-    SandboxPolicy, TransportError, TrustedPeer,
+    HostCommand, HostImage, HostProcess, HostProgram, HostQuotas, ImageSource, LinkConfig,
+    LinkLimits, Sandbox, SandboxPolicy, TransportError, TrustedPeer,
 };
 
 use super::connection::{self, HostConnection, Order};
@@ -32,6 +32,7 @@ pub struct Host {
     interfaces: InterfaceTable,
     heartbeat: Heartbeat,
     link: LinkConfig,
+    limits: LinkLimits,
     variables: Vec<(OsString, OsString)>,
 }
 
@@ -49,6 +50,7 @@ pub(super) struct LinkTerms {
     pub(super) interfaces: InterfaceTable,
     pub(super) heartbeat: Heartbeat,
     pub(super) config: LinkConfig,
+    pub(super) limits: LinkLimits,
 }
 
 impl Default for Host {
@@ -78,6 +80,7 @@ impl Host {
             interfaces: InterfaceTable::new(),
             heartbeat: Heartbeat::default(),
             link: LinkConfig::default(),
+            limits: LinkLimits::default(),
             variables: Vec::new(),
         }
     }
@@ -143,6 +146,20 @@ impl Host {
         self
     }
 
+    /// What bounds the link to the host: sizes of messages, objects, calls and bytes in flight, descriptors, shared memory. A
+    /// host that goes beyond them loses its link with an error that says so.
+    ///
+    /// ```
+    /// # use portcullis_actors::host::{Host, LinkLimits};
+    /// let limits = LinkLimits { max_objects: 100, call_window: 16, ..LinkLimits::default() };
+    /// let host = Host::program("decoder-host").link_limits(limits);
+    /// ```
+    #[must_use]
+    pub fn link_limits(mut self, limits: LinkLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// When it is reported that the host does not answer, and when it is killed for it: by default after two to three
     /// seconds, and after six to seven.
     #[must_use]
@@ -177,6 +194,7 @@ impl Host {
             interfaces: interfaces.and(&self.interfaces),
             heartbeat: self.heartbeat,
             config: self.link,
+            limits: self.limits,
         }
     }
 

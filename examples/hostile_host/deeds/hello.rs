@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use portcullis_transport::handshake::HELLO_LEN;
 
 use super::unknown;
-use crate::peer::{Peer, reply_to, send_bytes};
+use crate::peer::{Frame, Peer, encode, kind, of, reply_to, send_bytes};
 
 pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
     match name {
@@ -21,6 +21,7 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
         "hello-bytes" => changed(peer, 64, &[0xff; 4]),
         "hello-pool" => changed(peer, 68, &[0xff; 4]),
         "hello-object-window" => changed(peer, 72, &[0xff; 4]),
+        "hello-descriptor-limit" => changed(peer, 76, &17_u32.to_le_bytes()),
         "hello-names" => changed(peer, 40, &5_u64.to_le_bytes()),
         "hello-features" => {
             let mut hello = peer.take_hello()?;
@@ -30,7 +31,7 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
         }
         "hello-reserved" => {
             let mut hello = peer.take_hello()?;
-            hello[76..].fill(0xff);
+            hello[80..].fill(0xff);
             behave_after(peer, &hello)
         }
         "hello-cut" => {
@@ -42,6 +43,33 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
         "hello-descriptors" => {
             let hello = peer.take_hello()?;
             send_bytes(&peer.socket, &hello[..50], &[io::stderr().as_fd()])?;
+            peer.listen()
+        }
+        "table-differs" => {
+            let told = asked_for_table(peer)?.body;
+            let told: Vec<(String, u64)> = postcard::from_bytes(&told).map_err(io::Error::other)?;
+            let other: Vec<_> = told.iter().map(|(name, hash)| (name, !hash)).collect();
+            peer.send(of(kind::TABLE), &encode(&other)?)?;
+            peer.listen()
+        }
+        "table-garbage" => {
+            asked_for_table(peer)?;
+            peer.send(of(kind::TABLE), &[0xff; 20])?;
+            peer.listen()
+        }
+        "table-of-megabytes" => {
+            asked_for_table(peer)?;
+            peer.send(of(kind::TABLE), &vec![0; (1 << 20) + 1])?;
+            peer.listen()
+        }
+        "table-late" => {
+            asked_for_table(peer)?;
+            peer.send(of(kind::PING), &[])?;
+            peer.listen()
+        }
+        "table-unasked" => {
+            peer.behave()?;
+            peer.send(of(kind::TABLE), &[0])?;
             peer.listen()
         }
         "facts-none" => {
@@ -67,6 +95,14 @@ fn changed(peer: &mut Peer, at: usize, field: &[u8]) -> io::Result<()> {
     hello[at..at + field.len()].copy_from_slice(field);
     peer.socket.write_all(&hello)?;
     peer.listen()
+}
+
+/// Says hello with other interfaces; what the application tells of its own then.
+fn asked_for_table(peer: &mut Peer) -> io::Result<Frame> {
+    let mut hello = peer.take_hello()?;
+    hello[24..32].fill(1);
+    peer.socket.write_all(&hello)?;
+    peer.receive()
 }
 
 fn behave_after(peer: &mut Peer, hello: &[u8; HELLO_LEN]) -> io::Result<()> {

@@ -87,10 +87,7 @@ impl LinkBuilder {
         Self {
             host_id: APPLICATION,
             names_peer: None,
-            limits: LinkLimits {
-                max_frame: 16 << 20,
-                ..LinkLimits::default()
-            },
+            limits: LinkLimits::default(),
             heartbeat: Heartbeat::default(),
             table: InterfaceTable::new(),
             root: None,
@@ -126,7 +123,8 @@ impl LinkBuilder {
         self
     }
 
-    /// What bounds the link. Of each pair of limits the smaller is used.
+    /// What bounds the link. Of each pair of limits the smaller is used: a side that leaves it to the other gives
+    /// [`LinkLimits::MOST`].
     pub fn limits(mut self, limits: LinkLimits) -> Self {
         self.limits = limits;
         self

@@ -26,8 +26,9 @@ use crate::bridge::gate::Lines;
 use crate::bridge::payload_port::{Memory, Needs, PayloadTerms, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
-/// Descriptors that a peer may send for nothing: with a call to an object that is gone, say.
-const MAX_UNTAKEN: usize = 64;
+/// Messages with all descriptors that they may have that a peer may send for nothing: with a call to an object that is gone,
+/// say.
+const MAX_UNTAKEN: usize = 4;
 
 /// Memory of a large message is given back.
 const KEPT_CAPACITY: usize = 64 << 10;
@@ -70,7 +71,7 @@ pub(crate) struct LinkCore {
 }
 
 /// What a link holds.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
     pub(crate) outgoing: usize,
@@ -298,7 +299,7 @@ impl LinkCore {
         self.payloads.borrow().mapped_bytes()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn census(&self) -> Census {
         let (exports, imports) = self.objects.borrow().len();
         Census {
@@ -367,8 +368,9 @@ impl LinkCore {
         let untaken = untaken.iter().filter(|descriptor| descriptor.is_some());
         let count = self.untaken.get().saturating_add(untaken.count());
         self.untaken.set(count);
+        let most = MAX_UNTAKEN * self.agreed.limits.max_descriptors as usize;
         match outcome {
-            Ok(()) if count > MAX_UNTAKEN => Err(protocol(format!(
+            Ok(()) if count > most => Err(protocol(format!(
                 "{count} descriptors that no message took"
             ))),
             outcome => outcome,

@@ -108,7 +108,7 @@ struct Unread {
 }
 
 impl Incoming {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.calls.len()
     }

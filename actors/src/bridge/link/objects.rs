@@ -366,7 +366,7 @@ impl LinkCore {
 
 impl Objects {
     /// Exported and imported objects.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> (usize, usize) {
         (self.exports.len(), self.imports.len())
     }

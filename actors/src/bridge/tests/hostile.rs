@@ -31,10 +31,7 @@ pub(super) async fn raw(
 ) -> portcullis_transport::Link {
     let hello = Hello {
         interface_table: super::super::InterfaceTable::new().hash(),
-        limits: LinkLimits {
-            max_frame: 16 << 20,
-            ..LinkLimits::default()
-        },
+        limits: LinkLimits::default(),
         host_id,
         names_peer,
         ..Hello::default()

@@ -160,7 +160,7 @@ impl Outgoing {
         !self.calls.is_empty()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::bridge::link) fn len(&self) -> usize {
         self.calls.len()
     }
