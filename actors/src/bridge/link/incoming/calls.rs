@@ -24,7 +24,7 @@ impl<T> Default for Calls<T> {
 }
 
 impl<T> Calls<T> {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.len
     }
