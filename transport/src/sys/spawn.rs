@@ -348,20 +348,16 @@ impl Birth<'_> {
                 return Err(last_error());
             }
         }
-        // SAFETY: with CLOEXEC it closes nothing now; it marks descriptors to be closed by the coming exec.
-        let marked = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                INHERITED_DESCRIPTORS as libc::c_uint,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        if marked == 0 {
-            Ok(())
-        } else {
-            Err(last_error())
-        }
+        // All others are copies of the application's, of which there may be more than the host's own limit allows.
+        let kept = [
+            self.status.as_raw_fd(),
+            self.image.map_or(-1, |image| image.as_raw_fd()),
+        ];
+        let (low, high) = (kept[0].min(kept[1]), kept[0].max(kept[1]));
+        let first = INHERITED_DESCRIPTORS as RawFd;
+        close_between(first, low - 1)?;
+        close_between(first.max(low + 1), high - 1)?;
+        close_between(first.max(high + 1), RawFd::MAX)
     }
 
     /// Whether a filter of system calls can be put on: one that allows everything.
@@ -375,6 +371,24 @@ impl Birth<'_> {
         let result = put_on_all_threads(&ALLOW);
         self.outcome.set(Layer::StartFilter, result);
         self.outcome.set(Layer::ServingFilter, result);
+    }
+}
+
+/// Closes descriptors of the child, `last` included.
+fn close_between(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    let (Ok(first), Ok(last)) = (libc::c_uint::try_from(first), libc::c_uint::try_from(last))
+    else {
+        return Ok(());
+    };
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: this process is a copy that never uses what the application owns; only its own table changes.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if closed == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
     }
 }
 
