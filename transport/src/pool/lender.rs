@@ -156,7 +156,7 @@ impl Lender {
     }
 
     /// Passes on what another peer has lent: this peer reads the other's memory itself. `None` unless that peer belongs to
-    /// the same pool ([`PeerPool::beside`](super::PeerPool::beside)). The other's lease lasts until this peer has released
+    /// the same pool ([`PeerPool::on_terms`](super::PeerPool::on_terms)). The other's lease lasts until this peer has released
     /// every one of its own.
     ///
     /// # Errors
