@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod descriptors;
 mod image;
 mod roles;
 
@@ -40,11 +41,11 @@ fn main() {
         ("every_layer_is_in_force", every_layer_is_in_force),
         (
             "a_host_costs_its_application_four_descriptors",
-            a_host_costs_its_application_four_descriptors,
+            descriptors::a_host_costs_its_application_four_descriptors,
         ),
         (
             "an_application_with_more_descriptors_than_a_host_may_have_starts_one",
-            an_application_with_more_descriptors_than_a_host_may_have_starts_one,
+            descriptors::an_application_with_more_descriptors_than_a_host_may_have_starts_one,
         ),
         (
             "from_outside_a_host_has_nothing",
@@ -226,35 +227,6 @@ fn every_layer_is_in_force() {
     }
     println!("  {}", host.text.lines().next().unwrap());
     host.end();
-}
-
-/// The link, the process, its words and its last note: many hosts must fit into the usual limit.
-fn a_host_costs_its_application_four_descriptors() {
-    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let first = reported(command("report", strict()));
-    let before = open();
-    let second = reported(command("report", strict()));
-    let each = open() - before;
-    assert!(each <= 4, "{each}");
-    first.end();
-    second.end();
-}
-
-fn an_application_with_more_descriptors_than_a_host_may_have_starts_one() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    let many: Result<Vec<_>, _> = (0..1_500)
-        .map(|_| std::fs::File::open("/dev/null"))
-        .collect();
-    match many {
-        Ok(_many) => reported(command("report", strict())).end(),
-        Err(error) => println!("  left out: {error}"),
-    }
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
 }
 
 fn from_outside_a_host_has_nothing() {
