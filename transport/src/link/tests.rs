@@ -160,7 +160,7 @@ fn limits_are_refused_by_the_sender() {
     for (one, two) in pairs() {
         run(async {
             let (one, _two) = linked(one, two).await;
-            let body = vec![0; (1 << 20) + 1];
+            let body = vec![0; one.sender.max_frame() + 1];
             let refused = one.sender.push(header(1), &[&body], Vec::new());
             assert!(matches!(refused, Err(TransportError::FrameTooLarge { .. })));
             let descriptors: Vec<OwnedFd> = (0..=MAX_DESCRIPTORS).map(|_| pipe_pair().0).collect();
