@@ -202,6 +202,13 @@ impl RawPeer {
     }
 }
 
+impl Drop for RawPeer {
+    fn drop(&mut self) {
+        // Its writer is a task, which waits for more to write.
+        self.sender.abort(TransportError::Closed);
+    }
+}
+
 /// A handle as it is on the wire.
 fn handle(script: &mut Script<'_>) -> (u64, u32, u32, u32) {
     let host = match script.byte() {
