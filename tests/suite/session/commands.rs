@@ -115,7 +115,12 @@ fn commands_give_the_same_events_in_every_placement() {
             };
             let mut trace = trace(place, Pacing::Presentation, &media::clip(), steps).await;
             // Whether the source has read to its end when it is stopped is chance.
-            trace.retain(|event| event.kind != EventKind::EndOfStream);
+            trace.retain(|event| {
+                !matches!(
+                    event.kind,
+                    EventKind::EndOfStream | EventKind::EndOfPresentation
+                )
+            });
             let sources = trace.iter_mut().filter_map(|event| event.source.as_mut());
             sources.for_each(|source| source.sequence = 0);
             traces.push((place, trace));
