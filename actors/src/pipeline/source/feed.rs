@@ -39,7 +39,8 @@ struct Shared {
 struct State {
     /// What the actor has not taken yet.
     readings: Vec<Reading>,
-    samples: usize,
+    /// Samples and errors in them: an error is delivered in the place of a sample, and counts as one.
+    made: usize,
     bytes: u64,
     /// Samples that may still be read.
     wanted: usize,
@@ -63,7 +64,7 @@ impl Feed {
     /// Asks for so many samples beyond those that were taken; says whether a job must be started to read them.
     pub(super) fn ask(&self, wanted: usize) -> bool {
         let mut state = self.state();
-        state.wanted = wanted.saturating_sub(state.samples);
+        state.wanted = wanted.saturating_sub(state.made);
         let starts = !state.is_reading && state.may_read();
         state.is_reading |= starts;
         starts
@@ -82,7 +83,7 @@ impl Feed {
     /// What was read since the last time, in order.
     pub(super) fn take(&self) -> Vec<Reading> {
         let mut state = self.state();
-        (state.samples, state.bytes) = (0, 0);
+        (state.made, state.bytes) = (0, 0);
         std::mem::take(&mut state.readings)
     }
 
@@ -143,15 +144,16 @@ impl Feed {
             };
             let samples = reading.samples.iter();
             let bytes = samples.map(|(_, sample)| sample.len() as u64).sum::<u64>();
+            let made = reading.samples.len() + usize::from(reading.error.is_some());
             let mut state = self.state();
             if state.is_ended {
                 state.is_reading = false;
                 return;
             }
             let was_empty = state.readings.is_empty();
-            state.samples += reading.samples.len();
+            state.made += made;
             state.bytes = state.bytes.saturating_add(bytes);
-            state.wanted = state.wanted.saturating_sub(reading.samples.len());
+            state.wanted = state.wanted.saturating_sub(made);
             state.is_over = reading.is_last;
             state.readings.push(reading);
             drop(state);
@@ -215,4 +217,74 @@ pub(super) fn read_batch(
         }
     }
     Read::Some(reading)
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_engine::{Error, MediaTime, PresentationDescriptor, Result, Sample, StreamId};
+
+    use super::*;
+
+    /// Fails at every second sample, or at each, until its end.
+    struct Failing {
+        presentation: PresentationDescriptor,
+        only_errors: bool,
+        reads: u64,
+    }
+
+    impl Failing {
+        fn new(only_errors: bool) -> Self {
+            let presentation = PresentationDescriptor::default();
+            Self {
+                presentation,
+                only_errors,
+                reads: 0,
+            }
+        }
+    }
+
+    impl SourceComponent for Failing {
+        fn presentation(&self) -> &PresentationDescriptor {
+            &self.presentation
+        }
+        fn start(&mut self, _: &[StreamId], _: Option<MediaTime>) -> Result<()> {
+            Ok(())
+        }
+        fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
+            self.reads += 1;
+            match self.reads {
+                100_000.. => Ok(None),
+                number if self.only_errors || number.is_multiple_of(2) => {
+                    Err(Error::malformed(number, "a fault"))
+                }
+                _ => {
+                    let time = MediaTime::ZERO;
+                    Ok(Some((StreamId(0), Sample::new(time, time, vec![0; 8]))))
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_is_read_no_further_than_was_asked() {
+        for only_errors in [true, false] {
+            let mut source = Failing::new(only_errors);
+            let memory = NodeMemory::default();
+            let feed = Feed::default();
+            assert!(feed.ask(512));
+            feed.read(&mut source, &memory, false);
+            assert_eq!(source.reads, 512, "nobody has taken anything");
+            assert!(!feed.ask(512), "all of it waits already");
+            let held = |readings: &[Reading]| -> usize {
+                let of_one = |reading: &Reading| {
+                    reading.samples.len() + usize::from(reading.error.is_some())
+                };
+                readings.iter().map(of_one).sum()
+            };
+            assert_eq!(held(&feed.take()), 512);
+            assert!(feed.ask(10));
+            feed.read(&mut source, &memory, false);
+            assert_eq!(held(&feed.take()), 10);
+        }
+    }
 }

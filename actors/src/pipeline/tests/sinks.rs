@@ -173,6 +173,74 @@ fn a_timer_of_an_old_position_does_not_delay_a_new_one() {
     });
 }
 
+/// A sink that asks for one sample at a time and runs; both of its first pulls, which promise half of its bytes each, have
+/// brought a small one.
+async fn one_by_one() -> Sink {
+    let mut sink = sink(ReadAhead {
+        batch: 1,
+        ..ReadAhead::default()
+    })
+    .await;
+    sink.script.say(1, vec![item(0)]);
+    sink.start(1).await;
+    assert_eq!(sink.next().await, Grabbed::Sample(sample(0)));
+    sink.script.say(1, vec![item(1)]);
+    assert_eq!(sink.next().await, Grabbed::Sample(sample(1)));
+    settle().await;
+    sink
+}
+
+fn heavy() -> Vec<FlowItem> {
+    let time = MediaTime::ZERO;
+    vec![FlowItem::Sample(Sample::new(time, time, vec![0; 1 << 20]))]
+}
+
+#[test]
+fn small_samples_that_are_asked_for_one_by_one_have_many_pulls_under_way() {
+    run(async {
+        let mut sink = one_by_one().await;
+        assert_eq!(sink.script.asked().1, 16);
+        for waiting in (2..16).rev().chain([2, 2]) {
+            sink.script.say(1, heavy());
+            assert!(matches!(sink.next().await, Grabbed::Sample(_)));
+            settle().await;
+            assert_eq!(sink.script.asked().1, waiting);
+        }
+        // No more than can all be answered with the largest so far.
+        sink.script.say(1, vec![item(2)]);
+        assert_eq!(sink.next().await, Grabbed::Sample(sample(2)));
+        sink.script.say(1, vec![item(3)]);
+        assert_eq!(sink.next().await, Grabbed::Sample(sample(3)));
+        settle().await;
+        assert_eq!(sink.script.asked().1, 8);
+    });
+}
+
+#[test]
+fn what_waits_is_at_most_the_bytes_that_were_set_and_one_sample_of_each_pull() {
+    run(async {
+        let sink = one_by_one().await;
+        sink.sink.control.send(PauseSink).await.expect("pauses");
+        let before = sink.script.asked();
+        assert_eq!(before.1, 16);
+        let promised: u64 = before.0[before.0.len() - 16..]
+            .iter()
+            .map(|credit| credit.max_bytes)
+            .sum();
+        assert!(promised <= ReadAhead::default().bytes, "{promised}");
+        for _ in 0..17 {
+            sink.script.say(1, heavy());
+        }
+        settle().await;
+        let after = sink.script.asked();
+        assert_eq!(
+            (after.0.len(), after.1),
+            (before.0.len(), 0),
+            "asks no more"
+        );
+    });
+}
+
 #[test]
 fn a_session_that_asks_for_anything_gets_what_is_bounded() {
     run(async {

@@ -1,13 +1,17 @@
 //! A source and its ports.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
 use portcullis_engine::{
-    ContentLimits, ErrorKind, MediaSource, MediaType, PresentationDescriptor, StreamDescriptor,
-    StreamId, Subtype, TimeBase,
+    ContentLimits, ErrorKind, MediaSource, MediaType, PresentationDescriptor, SampleAllocator,
+    SampleBuffer, StreamDescriptor, StreamId, Subtype, TimeBase,
 };
 
 use super::*;
 use crate::pipeline::events::{NextNodeEvents, NodeEvent};
 use crate::pipeline::memory::NodeMemory;
+use crate::pipeline::sink::{Accept, ConnectSink, Grabber, ReadAhead, SampleGrabber};
 use crate::pipeline::source::*;
 
 /// Two streams in turn, a fault at the third sample, and an end.
@@ -41,32 +45,67 @@ impl MediaSource for Turns {
     }
 }
 
-async fn source(count: i64) -> SourceObject {
+/// Like `Turns`, of one stream, and says how often it was read.
+struct Counted {
+    turns: Turns,
+    reads: Arc<AtomicU64>,
+}
+
+impl MediaSource for Counted {
+    fn presentation(&self) -> &PresentationDescriptor {
+        self.turns.presentation()
+    }
+    fn start(&mut self, selected: &[StreamId], position: Option<MediaTime>) -> Result<()> {
+        self.turns.start(selected, position)
+    }
+    fn read(&mut self) -> Result<Option<(StreamId, Sample)>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.turns.read()
+    }
+}
+
+/// Remembers what all consumers together asked for last.
+#[derive(Debug, Default)]
+struct Asked(Mutex<AllocationRequirements>);
+
+impl SampleAllocator for Asked {
+    fn allocate(&self, len: usize) -> SampleBuffer {
+        SampleBuffer::heap(len)
+    }
+    fn agree(&self, asked: AllocationRequirements) -> Result<()> {
+        *self.0.lock().expect("nobody panics with it") = asked;
+        Ok(())
+    }
+}
+
+fn presentation() -> PresentationDescriptor {
     let sound = MediaType::audio(Subtype::PCM_S16, 1000, 1);
     let stream = |id| {
         let base = TimeBase::new(1, 1000).expect("is one");
         StreamDescriptor::new(StreamId(id), sound.clone(), base)
     };
-    let presentation = PresentationDescriptor {
+    PresentationDescriptor {
         streams: vec![stream(0), stream(1)],
         ..PresentationDescriptor::default()
-    };
-    let build = move || {
-        let turns = Turns {
-            presentation,
-            next: 0,
-            count,
-        };
-        Ok(Box::new(turns) as Box<dyn MediaSource>)
-    };
-    let source = SourceActor::create(
-        false,
-        ContentLimits::default(),
-        NodeMemory::default(),
-        None,
-        build,
-    )
-    .await;
+    }
+}
+
+async fn source(count: i64) -> SourceObject {
+    source_in(NodeMemory::default(), move || Turns {
+        presentation: presentation(),
+        next: 0,
+        count,
+    })
+    .await
+}
+
+async fn source_in<S: MediaSource + 'static>(
+    memory: NodeMemory,
+    build: impl FnOnce() -> S + Send + 'static,
+) -> SourceObject {
+    let build = move || Ok(Box::new(build()) as Box<dyn MediaSource>);
+    let limits = ContentLimits::default();
+    let source = SourceActor::create(false, limits, memory, None, build).await;
     source.expect("is made")
 }
 
@@ -237,13 +276,71 @@ fn a_shutdown_is_said_to_those_who_wait_and_final() {
             .await
             .expect("the first");
         let items = waiting.await.expect("is answered").items;
-        // Behind what it had read ahead, if it had.
-        assert!(matches!(
-            &items[..],
-            [.., FlowItem::Error(_), FlowItem::End]
-        ));
+        // Nothing was read ahead: nobody had asked before it paused.
+        assert!(matches!(&items[..], [FlowItem::Error(_), FlowItem::End]));
         assert!(source.control.send(ShutdownSource).await.is_err());
         assert!(start(&source, &[0], None, 2).await.is_err());
         assert!(source.port.send(pull(1, 1)).await.is_err());
+    });
+}
+
+#[test]
+fn a_source_that_nobody_asks_is_not_read() {
+    run(async {
+        let reads = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&reads);
+        let source = source_in(NodeMemory::default(), move || Counted {
+            turns: Turns {
+                presentation: presentation(),
+                next: 0,
+                count: 1000,
+            },
+            reads: counter,
+        })
+        .await;
+        start(&source, &[0, 1], None, 1).await.expect("starts");
+        source.control.send(PauseSource).await.expect("pauses");
+        // It ends its worker, behind whatever that still had to do.
+        source.control.send(ShutdownSource).await.expect("ends");
+        drop(source);
+        while Arc::strong_count(&reads) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
+fn what_a_consumer_asked_of_memory_ends_with_the_next_consumer() {
+    run(async {
+        let asked = Arc::new(Asked::default());
+        let memory = NodeMemory::new(asked.clone());
+        let source = source_in(memory, || Turns {
+            presentation: presentation(),
+            next: 0,
+            count: 9,
+        })
+        .await;
+        let upstream = Upstream {
+            port: source.port.clone(),
+            output: 0,
+        };
+        let of_first = AllocationRequirements {
+            alignment: 64,
+            count: 3,
+            ..AllocationRequirements::default()
+        };
+        let first = upstream.clone().require(async move { Ok(of_first) });
+        first.await.expect("is taken");
+        assert_eq!(*asked.0.lock().expect("no panic"), of_first);
+        // Another session has the source now, and its sink asks for nothing.
+        let Grabber { sink, .. } = SampleGrabber::start(ReadAhead::default(), Accept::Any);
+        let connect = ConnectSink {
+            stream: 0,
+            upstream,
+            ahead: None,
+        };
+        sink.control.send(connect).await.expect("is connected");
+        assert!(asked.0.lock().expect("no panic").is_none());
     });
 }
