@@ -1,6 +1,7 @@
 //! Sessions: the same trace in every placement, and what commands do.
 
 mod commands;
+mod load;
 
 use futures::StreamExt;
 use portcullis::engine::event::normalise;
