@@ -234,6 +234,11 @@ impl FrameDecoder {
         }
     }
 
+    /// How many descriptors came that no frame has been given yet.
+    pub(crate) fn descriptors_held(&self) -> usize {
+        self.descriptors.len()
+    }
+
     /// Takes the first `len` bytes and all descriptors that came with them.
     pub(crate) fn take_prefix_with_descriptors(
         &mut self,
@@ -262,9 +267,12 @@ impl FrameDecoder {
 
     /// Forgets what was given out. What is left, mostly less than a frame, is moved to the front.
     fn make_room(&mut self) {
+        if self.taken == 0 {
+            return;
+        }
         self.buffer.drain(..std::mem::take(&mut self.taken));
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
-            self.buffer = Vec::new();
+        if self.buffer.capacity() > KEPT_CAPACITY && self.buffer.len() <= KEPT_CAPACITY {
+            self.buffer.shrink_to(self.buffer.len());
         }
     }
 
@@ -386,6 +394,23 @@ mod tests {
                 (header, (0..len).map(|byte| byte as u8).collect())
             })
             .collect()
+    }
+
+    #[test]
+    fn what_one_large_frame_took_is_given_back_while_frames_keep_coming() {
+        let small = encoded(&[(FrameHeader::default(), vec![0; 100])]);
+        let mut decoder = FrameDecoder::new(1 << 20);
+        decoder.feed(&encoded(&[(FrameHeader::default(), vec![0; 1 << 20])]));
+        // There is always the beginning of another one.
+        decoder.feed(&small[..40]);
+        decoder.next_frame().unwrap().unwrap();
+        decoder.feed(&small[40..]);
+        decoder.feed(&small[..40]);
+        assert!(decoder.buffer.capacity() <= KEPT_CAPACITY);
+        decoder.next_frame().unwrap().unwrap();
+        decoder.feed(&small[40..]);
+        decoder.next_frame().unwrap().unwrap();
+        assert!(!decoder.is_mid_frame());
     }
 
     #[test]

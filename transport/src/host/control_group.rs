@@ -7,8 +7,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::sandbox::{HostQuotas, MAX_THREADS};
 use crate::sys::spawn::spare;
@@ -34,17 +34,21 @@ enum Hierarchy {
 impl ControlGroup {
     /// Makes a group with these limits.
     pub(super) fn make(quotas: &HostQuotas) -> io::Result<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        static HIERARCHY: OnceLock<Hierarchy> = OnceLock::new();
-        static STARTED: OnceLock<u64> = OnceLock::new();
-        let hierarchy = match HIERARCHY.get() {
-            Some(hierarchy) => hierarchy,
-            None => {
-                let found = own_hierarchy()?;
-                sweep_aside(&found);
-                HIERARCHY.get_or_init(|| found)
-            }
+        static HIERARCHY: Mutex<Option<Hierarchy>> = Mutex::new(None);
+        let find = || {
+            let found = own_hierarchy()?;
+            sweep_aside(&found);
+            Ok(found)
         };
+        let mut known = HIERARCHY.lock().unwrap_or_else(PoisonError::into_inner);
+        in_known(&mut known, find, |hierarchy| {
+            Self::make_in(hierarchy, quotas)
+        })
+    }
+
+    fn make_in(hierarchy: &Hierarchy, quotas: &HostQuotas) -> io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        static STARTED: OnceLock<u64> = OnceLock::new();
         let pid = std::process::id();
         let started = match STARTED.get() {
             Some(started) => *started,
@@ -148,6 +152,22 @@ impl Drop for ControlGroup {
             }
         }
     }
+}
+
+/// Makes something where groups can be made, which is found out once, and again if it is gone: somebody may have moved this
+/// process to another group and removed the former one.
+fn in_known<T>(
+    known: &mut Option<Hierarchy>,
+    find: impl Fn() -> io::Result<Hierarchy>,
+    make: impl Fn(&Hierarchy) -> io::Result<T>,
+) -> io::Result<T> {
+    if let Some(hierarchy) = known.as_ref() {
+        match make(hierarchy) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
+    make(known.insert(find()?))
 }
 
 /// A group without processes may be one that its application is just about to fill.
@@ -297,6 +317,33 @@ mod tests {
         );
         assert_eq!(hierarchy("nonsense", MOUNTS), None);
         assert_eq!(hierarchy(membership, "nonsense - \n"), None);
+    }
+
+    #[test]
+    fn a_hierarchy_that_is_gone_is_looked_for_once_more() {
+        use std::cell::Cell;
+        let (looks, tries) = (Cell::new(0), Cell::new(0));
+        let mut known = None;
+        // The group is each time the one of this number.
+        let mut make = |number: u32, there: u32| {
+            let find = || {
+                looks.set(looks.get() + 1);
+                Ok(Hierarchy::Unified(number.to_string().into()))
+            };
+            in_known(&mut known, find, |hierarchy| {
+                tries.set(tries.get() + 1);
+                let is_there = *hierarchy == Hierarchy::Unified(there.to_string().into());
+                is_there
+                    .then_some(there)
+                    .ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
+        };
+        assert_eq!((make(1, 1).unwrap(), make(2, 1).unwrap()), (1, 1));
+        assert_eq!((looks.get(), tries.get()), (1, 2), "known");
+        assert_eq!(make(2, 2).unwrap(), 2);
+        assert_eq!((looks.get(), tries.get()), (2, 4), "moved");
+        assert!(make(3, 4).is_err());
+        assert_eq!((looks.get(), tries.get()), (3, 6), "and no more than once");
     }
 
     #[test]

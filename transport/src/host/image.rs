@@ -72,11 +72,40 @@ struct Identity {
     changed: (i64, i64),
 }
 
-type Known = (Identity, ImageSource, Arc<HostImage>);
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
 
-static IMAGES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+/// Where an image is kept; locked while it is made, so that it is made once, however many hosts start at a time.
+type Place = Arc<Mutex<Option<Arc<HostImage>>>>;
+
+/// Locked for a look only: a slow disk under one program must not hold up hosts of others.
+static IMAGES: Mutex<Vec<(Identity, ImageSource, Place)>> = Mutex::new(Vec::new());
 /// This program's images, by source: what runs stays what it is.
 static OWN: [OnceLock<Arc<HostImage>>; 2] = [const { OnceLock::new() }; 2];
+
+/// Where the image of this file is kept or is to be.
+fn place(identity: Identity, source: ImageSource) -> Place {
+    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = images.iter();
+    if let Some((.., place)) = known.find(|known| (known.0, known.1) == (identity, source)) {
+        return Arc::clone(place);
+    }
+    if images.len() >= KEPT {
+        images.remove(0);
+    }
+    let place = Place::default();
+    images.push((identity, source, Arc::clone(&place)));
+    place
+}
 
 impl HostImage {
     /// Opens a host's program. The first time for a file, a copy is made and hashed, which takes milliseconds: not for an
@@ -103,26 +132,14 @@ impl HostImage {
             text,
         };
         let (file, metadata) = open(program).map_err(failed)?;
-        let identity = Identity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
-        // Held while it is made: it is made once, however many hosts start at a time.
-        let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = images.iter();
-        if let Some((.., image)) = known.find(|known| (known.0, known.1) == (identity, source)) {
+        let place = place(Identity::of(&metadata), source);
+        let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = &*kept {
             return Ok(Arc::clone(image));
         }
+        // Of one that fails the place stays empty: the next one tries again.
         let image = Self::make(file, &metadata, source, name.clone()).map_err(failed)?;
-        let image = Arc::new(image);
-        if images.len() >= KEPT {
-            images.remove(0);
-        }
-        images.push((identity, source, Arc::clone(&image)));
-        Ok(image)
+        Ok(Arc::clone(kept.insert(Arc::new(image))))
     }
 
     /// The same on a thread of its own; works on any executor. Not on the one that starts hosts: a slow disk must not hold
@@ -371,6 +388,32 @@ mod tests {
             "{error}"
         );
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn one_image_in_the_making_holds_up_no_other() {
+        let folder = std::env::temp_dir().join(format!("portcullis-slow-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let program = |name: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, elf(&[1])).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            HostProgram::Path(path)
+        };
+        let (slow, quick) = (program("slow"), program("quick"));
+        let metadata = open(&slow).unwrap().1;
+        let place = place(Identity::of(&metadata), ImageSource::File);
+        let making = place.lock().unwrap();
+        HostImage::open(&quick, ImageSource::File).unwrap();
+        let waiting = std::thread::spawn({
+            let slow = slow.clone();
+            move || HostImage::open(&slow, ImageSource::File).unwrap()
+        });
+        drop(making);
+        let image = waiting.join().unwrap();
+        let again = HostImage::open(&slow, ImageSource::File).unwrap();
+        assert!(Arc::ptr_eq(&image, &again), "made once");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

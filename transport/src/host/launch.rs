@@ -17,7 +17,7 @@ use super::endpoint::is_untaken_host;
 use super::image::{HostImage, ImageSource};
 use super::watch::HostProcess;
 use crate::error::TransportError;
-use crate::sandbox::{Layer, Sandbox};
+use crate::sandbox::{Layer, Sandbox, SandboxProfile};
 
 /// What a host gets of the application's environment without being asked: how to log, how to report a panic, the
 /// language of messages, and where a coverage or sanitizer run keeps its results.
@@ -121,11 +121,17 @@ impl HostCommand {
         on_launcher(move || self.launch(&image)).await?
     }
 
-    /// A sealed copy for those that are to have one.
+    /// A sealed copy for those that are to have one, and for those that nobody may ever have looked into: only such a copy
+    /// is unreadable from the first moment on.
     fn source(&self) -> ImageSource {
-        match &self.sandbox {
-            Some(sandbox) if sandbox.layers.contains(Layer::SealedImage) => ImageSource::SealedCopy,
-            _ => ImageSource::File,
+        let is_sealed = self.sandbox.as_ref().is_some_and(|sandbox| {
+            sandbox.layers.contains(Layer::SealedImage)
+                || (sandbox.profile == SandboxProfile::Protected
+                    && sandbox.requires(Layer::NotDumpable))
+        });
+        match is_sealed {
+            true => ImageSource::SealedCopy,
+            false => ImageSource::File,
         }
     }
 

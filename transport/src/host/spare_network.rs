@@ -3,11 +3,12 @@
 //! Only where this process may put a child into a namespace that exists: with privilege. Each host gets one that nobody had
 //! before. The first host of a process does not wait for a spare one, and none is made for it: most have only one host.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::sys::process::leave_network;
 use crate::sys::spawn::spare;
@@ -41,8 +42,15 @@ pub(super) fn prepare() {
 
 fn make() -> Result<OwnedFd, Errno> {
     leave_network()?;
+    own_network()
+}
+
+/// The network namespace of this thread, if this process may enter it again: some filters of system calls allow to make
+/// namespaces and not to enter one.
+fn own_network() -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/thread-self/ns/net", flags, Mode::empty())?;
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
     spare(&own)
 }
 
@@ -51,6 +59,23 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn there_is_none_where_it_could_not_be_entered() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        // Capabilities are of the thread, as the namespace is.
+        let made = std::thread::spawn(|| {
+            leave_network().ok()?;
+            let mut sets = capabilities(None).ok()?;
+            sets.effective.remove(CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, sets).ok()?;
+            Some(own_network().map(drop))
+        });
+        match made.join().unwrap() {
+            Some(made) => assert_eq!(made, Err(Errno::PERM)),
+            None => println!("left out: this process may make no network namespace"),
+        }
+    }
 
     #[test]
     fn each_is_another_one() {

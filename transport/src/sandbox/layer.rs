@@ -52,6 +52,9 @@ pub enum Layer {
     NotDumpable = 16,
     /// Landlock: may open no file, no port, and signal or connect to nothing outside.
     ///
+    /// A host that is executed from its file, as a static isolated one is, may read and execute that one file, if it finds a
+    /// path to it.
+    ///
     /// As far as the kernel's version of it goes, which the report tells. Each leaves open what later ones deny: ABI 1
     /// (Linux 5.13) to move files between directories, 2 to truncate them, 3 TCP ports, 4 control calls of devices, 5
     /// abstract Unix sockets and signals to processes outside, 6 to 8 path names of Unix sockets. A protected host needs

@@ -11,15 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{FsWord, OFlags, fcntl_getfl, fstatfs};
+use rustix::fs::{AtFlags, OFlags, StatxFlags, fcntl_getfl, statx};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::TransportError;
-
-/// The file system of descriptors that are no files.
-const ANON_INODE_FS_MAGIC: FsWord = 0x0904_1934;
 
 /// What this process waits for.
 #[derive(Debug)]
@@ -55,17 +52,20 @@ impl Alarm {
 pub(crate) struct Bell(OwnedFd);
 
 impl Bell {
-    /// Takes what a peer sent as its alarm.
+    /// Takes what a peer sent as its alarm; `own` is one of this process. Waits for nothing, whatever it is.
     ///
     /// # Errors
     /// Why it is none.
-    pub(crate) fn check(descriptor: BorrowedFd<'_>) -> Result<(), String> {
+    pub(crate) fn check(descriptor: BorrowedFd<'_>, own: BorrowedFd<'_>) -> Result<(), String> {
         let told = |error: Errno| error.to_string();
-        let file_system = fstatfs(descriptor).map_err(told)?.f_type;
-        if file_system != ANON_INODE_FS_MAGIC {
-            return Err(format!(
-                "not an event counter (file system {file_system:#x})"
-            ));
+        // All descriptors that are no files are of one file system.
+        let (theirs, ours) = (
+            device(descriptor).map_err(told)?,
+            device(own).map_err(told)?,
+        );
+        if theirs != ours {
+            let (major, minor) = theirs;
+            return Err(format!("not an event counter (of device {major}:{minor})"));
         }
         let flags = fcntl_getfl(descriptor).map_err(told)?;
         if !flags.contains(OFlags::NONBLOCK) {
@@ -95,3 +95,11 @@ impl Bell {
 }
 
 const POKE: [u8; 8] = [0; 8];
+
+/// The file system of a descriptor, as it is known here: whoever serves a file over a network, or in a process of its own, is
+/// not asked.
+fn device(descriptor: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let facts = statx(descriptor, c"", flags, StatxFlags::empty())?;
+    Ok((facts.stx_dev_major, facts.stx_dev_minor))
+}

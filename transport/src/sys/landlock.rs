@@ -138,9 +138,13 @@ fn except(ruleset: libc::c_long, program: Option<RawFd>) -> Result<(), Errno> {
         )
     };
     if added == 0 {
-        Ok(())
-    } else {
-        Err(last_error())
+        return Ok(());
+    }
+    match last_error() {
+        // Of a file that has no path, like one in anonymous memory, there can be no rule, and it needs none: Landlock
+        // denies nothing of it.
+        Errno::BADFD => Ok(()),
+        error => Err(error),
     }
 }
 

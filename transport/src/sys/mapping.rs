@@ -56,8 +56,9 @@ pub(crate) struct Mapping {
 
 // SAFETY: the mapping belongs to no thread; it is plain memory that stays mapped until the drop.
 unsafe impl Send for Mapping {}
-// SAFETY: through `&Mapping` memory is only read, and only atomically or by opaque instructions; whoever makes plain
-// references (`sys::segment`) says there why nobody writes at the same time.
+// SAFETY: what is here reads through `&Mapping`, atomically or by opaque instructions, and writes nothing. `plain` makes
+// references by the promise that it is given. Whoever takes the address to write (`sys::segment`, `sys::ring`) says there why
+// nobody else reads or writes the same bytes at the same time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {

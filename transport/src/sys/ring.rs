@@ -4,6 +4,8 @@
 //! for writing and seals it, so the peer can only read it. The memory is never made a reference: words are atomic, bytes
 //! are copied in by plain writes (nobody else writes them) and out by reads that no write of the peer can upset.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -17,10 +19,11 @@ use super::segment::{SEGMENT_SEALS, create_file};
 /// Bytes before the first of the ring: a page, so that a ring that is never used costs no more than this.
 pub(crate) const HEADER: usize = 4096;
 
-/// A ring in the process that writes it.
+/// A ring in the process that writes it. One thread at a time has it (it is not `Sync`), as bytes are written plainly.
 #[derive(Debug)]
 pub(crate) struct OwnRing {
     mapping: Mapping,
+    one_writer: PhantomData<Cell<()>>,
 }
 
 impl OwnRing {
@@ -31,7 +34,11 @@ impl OwnRing {
         ftruncate(&file, len as u64)?;
         let mapping = Mapping::writable(file.as_fd(), len)?;
         fcntl_add_seals(&file, SEGMENT_SEALS)?;
-        Ok((Self { mapping }, file))
+        let ring = Self {
+            mapping,
+            one_writer: PhantomData,
+        };
+        Ok((ring, file))
     }
 
     /// Bytes of the ring.
@@ -56,8 +63,9 @@ impl OwnRing {
             "within the ring"
         );
         // SAFETY: in bounds, as just checked; the target is mapped for writing as long as `self`, nothing in this process
-        // reads it or holds a reference to it, the ring has one writer (`self` is used by one thread: `RingWriter`), and
-        // `bytes` is private memory that cannot overlap it.
+        // reads it or holds a reference to it, nobody else writes it (this is the one mapping for writing, its one `OwnRing`
+        // is of one thread at a time, not being `Sync`, and no other process can), and `bytes` is private memory that
+        // cannot overlap it.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 bytes.as_ptr(),
@@ -132,6 +140,19 @@ mod tests {
         peer.append_to(0, 6, &mut read);
         peer.append_to(4096, 0, &mut read);
         assert_eq!(read, b"-behindbefore");
+    }
+
+    /// Of two traits that both name a constant for a type that is `Sync` the compiler could choose neither.
+    #[test]
+    fn a_ring_is_of_one_thread_at_a_time() {
+        trait Always<Which> {
+            const NAMED: bool = true;
+        }
+        impl<T> Always<u8> for T {}
+        impl<T: Sync> Always<u16> for T {}
+        const { assert!(<OwnRing as Always<_>>::NAMED) };
+        fn may_move(_: impl Send) {}
+        may_move(OwnRing::create(4096).unwrap().0);
     }
 
     #[test]

@@ -442,18 +442,23 @@ unsafe fn clone(flags: u32, pidfd: &mut RawFd) -> Result<libc::pid_t, Errno> {
 }
 
 /// The application's handling of signals is not the host's, and what it ignores would stay ignored.
+///
+/// By system calls: to change SIGABRT the C library takes a lock, which another thread may have held when this process was
+/// copied.
 fn reset_signals() {
-    const SIGNALS: libc::c_int = 64;
+    const SIGNALS: libc::c_long = 64;
+    // Bytes of the kernel's set of so many signals.
+    const SET: libc::c_long = SIGNALS / 8;
+    // The kernel's `sigaction` has four words or fewer: SIG_DFL, no flags, no restorer, no signals.
+    let default = [0_u64; 4];
+    let old = std::ptr::null_mut::<libc::c_void>();
     for signal in 1..=SIGNALS {
-        // SAFETY: sets a default; for SIGKILL, SIGSTOP and those that the C library keeps it fails without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads a live struct; for SIGKILL and SIGSTOP it refuses.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, old, SET) };
     }
-    // SAFETY: `sigset_t` is plain data, filled in before it is used.
-    unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
+    let (how, none) = (libc::c_long::from(libc::SIG_SETMASK), 0_u64);
+    // SAFETY: the kernel reads a live set.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const none, old, SET) };
 }
 
 fn execute(
@@ -500,6 +505,39 @@ mod tests {
         let mut place = [0; 4];
         write_number(&mut place, 0xfff0, 16);
         assert_eq!(&place, b"fff0");
+    }
+
+    #[test]
+    fn a_child_ignores_and_blocks_no_signal_that_its_parent_does() {
+        const LAST: libc::c_int = 64;
+        block_signals();
+        let mut pidfd = -1;
+        // SAFETY: the child makes only calls that are allowed between `fork` and `exec`, and ends.
+        let child = unsafe { clone(libc::CLONE_PIDFD.cast_unsigned(), &mut pidfd) }.unwrap();
+        if child == 0 {
+            // SAFETY: all structs are alive, and filled in where they are read.
+            unsafe {
+                libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+                libc::signal(LAST, libc::SIG_IGN);
+                reset_signals();
+                let mut blocked: libc::sigset_t = std::mem::zeroed();
+                libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked);
+                let is_reset = [libc::SIGUSR1, LAST].iter().all(|signal| {
+                    let mut action: libc::sigaction = std::mem::zeroed();
+                    libc::sigaction(*signal, std::ptr::null(), &raw mut action);
+                    action.sa_sigaction == libc::SIG_DFL
+                        && libc::sigismember(&raw const blocked, *signal) == 0
+                });
+                libc::_exit(i32::from(!is_reset));
+            }
+        }
+        // SAFETY: the kernel has just made it for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let ended = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        assert_eq!(ended.unwrap().unwrap().exit_status(), Some(0));
     }
 
     #[test]

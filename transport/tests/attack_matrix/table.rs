@@ -9,7 +9,7 @@ pub(crate) const HEAD: &str = "\
 Written by `PORTCULLIS_ATTACKS=all cargo test -p portcullis-transport --test attack_matrix`. Each cell is one attack in a \
 host of its own. **OK**: the attack succeeded. Otherwise what refused it: an error, `call`: the filter of system calls \
 ended the host at that call, or the quota that ended it. A column `a+b` has the layer `a` and the layer `b` without which \
-it cannot be had. *Users* are those of the application; an unprivileged one gets any namespace only with one of the user.\n";
+it cannot be had here. *Users* are those of the application; an unprivileged one gets any namespace only with one of the user.\n";
 
 /// A way to confine the host.
 #[derive(Clone, Debug)]
@@ -45,17 +45,22 @@ impl Column {
         }
         if each {
             for layer in Layer::ALL {
-                let needs = match layer {
-                    Layer::EmptyRoot => Some(Layer::MountNamespace),
-                    Layer::Landlock => Some(Layer::NoNewPrivileges),
+                let needs: &[Layer] = match layer {
+                    Layer::EmptyRoot => &[Layer::MountNamespace],
+                    Layer::Landlock => &[Layer::NoNewPrivileges],
                     // To give up what others may give back takes a capability too.
-                    Layer::Capabilities if !is_root => Some(Layer::OwnUser),
-                    _ => None,
+                    Layer::Capabilities if !is_root => &[Layer::OwnUser],
+                    // A protected host that was readable when it began is refused. To root everything is readable.
+                    Layer::NotDumpable if profile == SandboxProfile::Protected => match is_root {
+                        true => &[Layer::SealedImage, Layer::Capabilities],
+                        false => &[Layer::SealedImage],
+                    },
+                    _ => &[],
                 };
                 let mut layers = LayerSet::NONE.with(layer);
                 let mut name = layer.name().to_owned();
-                if let Some(needed) = needs {
-                    layers = layers.with(needed);
+                for needed in needs {
+                    layers = layers.with(*needed);
                     name = format!("{name}+{needed}");
                 }
                 columns.push(Self::new(name, Some(of(layers))));

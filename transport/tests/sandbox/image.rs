@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use portcullis_transport::host::{HostImage, ImageSource};
-use portcullis_transport::{HostCommand, HostProgram, Sandbox};
+use portcullis_transport::{HostCommand, HostProgram, Sandbox, SandboxPolicy};
 
 use super::{ROLE, is_static, reported, run};
 
@@ -35,6 +36,27 @@ pub(crate) fn what_happens_to_the_file_later_does_not_matter() {
         "another file by now"
     );
     std::fs::remove_file(&path).unwrap();
+}
+
+/// Landlock has no rule for a file in anonymous memory, from which an application may run itself.
+pub(crate) fn a_program_without_a_path_is_a_host_too() {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let memory = rustix::fs::memfd_create(c"program", flags).unwrap();
+    let mut memory = std::fs::File::from(memory);
+    let mut program = std::fs::File::open("/proc/self/exe").unwrap();
+    std::io::copy(&mut program, &mut memory).unwrap();
+    // What is open for writing is not executed.
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    let memory_read = std::fs::File::open(path).unwrap();
+    drop(memory);
+    let path = format!("/proc/self/fd/{}", memory_read.as_raw_fd());
+    let sandbox = Sandbox::isolated(SandboxPolicy::Require);
+    let command = HostCommand::new(HostProgram::Path(path.into()))
+        .variable(ROLE, "report")
+        .sandbox(sandbox);
+    let host = reported(command);
+    assert!(host.text.contains("landlock: InForce"), "{}", host.text);
+    host.end();
 }
 
 /// Seals keep the content of an image, not its mode, which whoever is of the application's user can change.

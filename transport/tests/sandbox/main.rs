@@ -82,6 +82,10 @@ fn main() {
             image::a_host_with_a_readable_image_is_not_protected,
         ),
         (
+            "a_program_without_a_path_is_a_host_too",
+            image::a_program_without_a_path_is_a_host_too,
+        ),
+        (
             "a_host_that_is_late_is_not_confined_in_part",
             a_host_that_is_late_is_not_confined_in_part,
         ),
@@ -507,6 +511,22 @@ fn layers_come_alone_when_asked_for_alone() {
         let host = reported(command("report", Sandbox { layers, ..strict() }));
         let in_force = host.text.matches(": InForce").count();
         assert_eq!(in_force, layers.iter().count(), "{layer}: {}", host.text);
+        host.end();
+    }
+    // Of a protected host this one is only to be had with a copy that was never readable, whether that is asked for or not;
+    // and to root with its capabilities everything is readable.
+    if is_static() {
+        let mut layers = LayerSet::NONE.with(Layer::NotDumpable);
+        if is_root() {
+            layers = layers.with(Layer::Capabilities);
+        }
+        let sandbox = Sandbox {
+            layers,
+            ..Sandbox::protected()
+        };
+        let host = reported(command("report", sandbox));
+        let in_force = host.text.matches(": InForce").count();
+        assert_eq!(in_force, layers.iter().count(), "{}", host.text);
         host.end();
     }
 }

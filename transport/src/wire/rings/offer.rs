@@ -5,7 +5,7 @@
 //! creator; the alarm must be an event counter.
 
 use std::future::poll_fn;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -27,6 +27,8 @@ use crate::wire::Wire;
 pub(super) const FORMAT: u16 = 1;
 /// Bytes of the message.
 pub(super) const OFFER_LEN: usize = 32;
+/// Descriptors that come with it.
+const GIVEN: usize = 2;
 
 const MAGIC: [u8; 8] = *b"PCRINGS\n";
 
@@ -35,7 +37,7 @@ pub(crate) struct Offer {
     own: OwnRing,
     alarm: OwnedFd,
     /// The ring's memory and the alarm, for the peer.
-    given: [OwnedFd; 2],
+    given: [OwnedFd; GIVEN],
     may_spin: bool,
     socket: Arc<UnixStream>,
 }
@@ -92,6 +94,11 @@ impl Offer {
                 }
             }
             while theirs.is_none() {
+                // With each of its bytes a peer could send as many as one message has.
+                let count = decoder.descriptors_held();
+                if count > GIVEN {
+                    return Poll::Ready(Err(not_announced(count)));
+                }
                 theirs = decoder.take_prefix_with_descriptors(OFFER_LEN);
                 if theirs.is_some() {
                     break;
@@ -121,7 +128,7 @@ impl Offer {
         let theirs = *bytes
             .first_chunk::<OFFER_LEN>()
             .expect("take_prefix_with_descriptors gave OFFER_LEN bytes");
-        let accepted = accept(theirs, descriptors)?;
+        let accepted = accept(theirs, descriptors, self.alarm.as_fd())?;
         let may_spin = self.may_spin && accepted.may_spin && spin::has_second_processor();
         let alarm = Alarm::new(self.alarm)?;
         let rings = Rings::new(self.own, accepted.peer, alarm, accepted.bell, self.socket);
@@ -135,10 +142,11 @@ struct Accepted {
     may_spin: bool,
 }
 
-/// Checks what the peer gave.
+/// Checks what the peer gave. `own` is the alarm of this side.
 fn accept(
     bytes: [u8; OFFER_LEN],
     descriptors: Vec<ReceivedFd>,
+    own: BorrowedFd<'_>,
 ) -> Result<Accepted, TransportError> {
     let wire: WireOffer = zerocopy::transmute!(bytes);
     if wire.magic != MAGIC {
@@ -156,8 +164,8 @@ fn accept(
         return Err(broken(format!("a ring of {capacity} bytes")));
     }
     let count = descriptors.len();
-    let Ok([memory, alarm]) = <[ReceivedFd; 2]>::try_from(descriptors) else {
-        return Err(broken(format!("{count} descriptors came, announced are 2")));
+    let Ok([memory, alarm]) = <[ReceivedFd; GIVEN]>::try_from(descriptors) else {
+        return Err(not_announced(count));
     };
     let capacity = capacity as usize;
     check_sealed(memory.as_fd(), (HEADER + capacity) as u64)
@@ -166,12 +174,16 @@ fn accept(
         .map_err(|error| TransportError::io("map the peer's ring", error))?;
     // Anonymous memory, as was checked: its close waits for nothing. So is an event counter's.
     drop(memory.into_owned());
-    Bell::check(alarm.as_fd()).map_err(|why| broken(format!("the alarm: {why}")))?;
+    Bell::check(alarm.as_fd(), own).map_err(|why| broken(format!("the alarm: {why}")))?;
     Ok(Accepted {
         peer,
         bell: Bell::new(alarm.into_owned()),
         may_spin: wire.may_spin != 0,
     })
+}
+
+fn not_announced(count: usize) -> TransportError {
+    broken(format!("{count} descriptors came, announced are {GIVEN}"))
 }
 
 fn broken(what: impl std::fmt::Display) -> TransportError {

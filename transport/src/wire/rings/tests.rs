@@ -240,6 +240,15 @@ fn an_offer_that_is_not_sound_is_refused_by_name() {
             &offered(&offer(), &[both[1]; 20]).await,
             "more than 16 descriptors",
         );
+        // With each byte as many as one message has: the first are refused, and no more is waited for.
+        let (ours, peer) = socket_pair().unwrap();
+        send(&peer, &Hello::default().to_bytes(), &[]);
+        for byte in &offer()[..2] {
+            send(&peer, &[*byte], &[both[1]; 16]);
+        }
+        let link = Endpoint::unix(ours).config(RINGS).connect(Hello::default());
+        let error = link.await.expect_err("is refused");
+        assert_protocol(&error, "16 descriptors came, announced are 2");
         assert_protocol(
             &offered(&[&offer()[..], b"x"].concat(), &both).await,
             "bytes follow the offer",
