@@ -9,7 +9,7 @@
 //! handler that returned a [`ReplyFuture`] has its future dropped.
 //!
 //! *When the host dies.* Every pending call ends with `HostLost`, which says how the process ended; later calls fail
-//! the same way at once. A host that does not answer at all for six to seven seconds while somebody waits for it is killed
+//! the same way at once. A host that says nothing at all for five to seven seconds while somebody waits for it is killed
 //! and counts as lost, which the error says.
 //!
 //! *When an actor ends.* A [`Watch`] of a handle says so and why, behind all the actor's replies. A handler that panics
@@ -18,8 +18,12 @@
 //!
 //! *Credit.* So many messages may be on their way to an actor, and so many calls and bytes on a link; beyond that a message
 //! waits in the future of its sender, first come, first served for each actor, and its deadline goes on. A slow actor slows
-//! those who send to it, here as in another process. Requests that wait by design have room of their own. A peer that exceeds
-//! what was agreed, or says what makes no sense, ends its link.
+//! those who send to it, here as in another process. Requests that wait by design have room of their own, for 4096 to an actor
+//! (over a link, for as many as there may be objects): so long they keep no others. A peer that exceeds what was agreed, or
+//! says what makes no sense, ends its link.
+//!
+//! *What a peer may write.* A message is read to its last byte and not deeper than 128 values inside of each other, and has
+//! no more list elements than bytes: see [`Remote`].
 
 mod call;
 mod context;
@@ -35,6 +39,7 @@ mod interface;
 mod life;
 mod link;
 mod mailbox;
+mod nesting;
 mod payload_port;
 mod proxy;
 mod recipient;

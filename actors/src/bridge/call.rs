@@ -21,6 +21,7 @@ use super::link::Caller;
 use super::recipient::mailbox_error;
 use super::remote::Remote;
 use super::scope;
+use crate::panics;
 
 pin_project! {
     /// A call under way. Dropping it cancels the request, also in another process.
@@ -157,8 +158,10 @@ impl<M: Remote> fmt::Debug for Call<M> {
 
 impl<M: Remote> Drop for Away<M> {
     fn drop(&mut self) {
-        // What was there is dropped unlocked.
-        match mem::replace(&mut self.state.lock().step, Step::Gone) {
+        // Unlocked before anything else: the line has a lock of its own, under which it looks at the calls in it; and those
+        // that go now are written by their own code.
+        let step = mem::replace(&mut self.state.lock().step, Step::Gone);
+        match step {
             Step::Waits { .. } => {
                 if let Some(ticket) = self.ticket {
                     self.gate.leave(ticket);
@@ -287,7 +290,11 @@ impl<M: Remote> Waiter for CallState<M> {
             deadline,
         } = step
         {
-            via.go(message, permit, deadline, &self);
+            // What it sets off is not the caller's alone: a panic in it is the end of this call, and of nothing else.
+            let went = panics::catch(|| via.go(message, permit, deadline, &self));
+            if let Err(panic) = went {
+                self.fail(panic);
+            }
         }
     }
 
@@ -311,8 +318,8 @@ impl<M: Remote> Caller for CallState<M> {
     }
 
     fn answer(&self, body: &[u8]) -> Result<()> {
-        let answer = postcard::from_bytes(body).map_err(|error| {
-            let why = format!("reply of {}: {}", M::NAME, scope::reason(&error));
+        let answer = scope::read(body).map_err(|why| {
+            let why = format!("reply of {}: {why}", M::NAME);
             Error::new(ErrorKind::Protocol(why.into()))
         });
         let fault = answer.as_ref().err().cloned();
@@ -363,5 +370,89 @@ impl<M: Remote> Told<M> {
 impl<M: Remote> Wake for Told<M> {
     fn wake(self: Arc<Self>) {
         self.go_on();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use actix::Handler;
+    use portcullis_derive::Remote;
+    use serde::{Deserialize, Serialize};
+
+    use super::super::gate::Lines;
+    use super::super::handle::Handle;
+    use super::*;
+
+    crate::interface! { Quiet = "test.Quiet" { Hush } }
+
+    #[derive(Serialize, Deserialize, Remote)]
+    struct Hush;
+
+    struct QuietActor;
+
+    impl actix::Actor for QuietActor {
+        type Context = super::super::Context<Self>;
+    }
+
+    impl Handler<Hush> for QuietActor {
+        type Result = Result<()>;
+        fn handle(&mut self, _: Hush, _: &mut Self::Context) -> Self::Result {
+            Ok(())
+        }
+    }
+
+    fn waiting(gate: &Arc<Gate>, via: &Arc<Shared>, deadline: Instant) -> Away<Hush> {
+        let state = CallState::new(Step::Waits {
+            message: Hush,
+            via: Arc::clone(via),
+            deadline: Some(deadline),
+        });
+        let ticket = gate.wait(Arc::clone(&state) as Arc<dyn Waiter>);
+        Away {
+            state,
+            gate: Arc::clone(gate),
+            ticket: Some(ticket),
+        }
+    }
+
+    #[test]
+    fn calls_that_wait_are_dropped_while_a_link_looks_after_their_deadlines() {
+        const THREADS: usize = 3;
+        const ROUNDS: u64 = 20_000;
+        let lines = Lines::new(Arc::default());
+        let gate = Gate::new(1, 1, Some(Arc::clone(&lines)));
+        let quiet = actix_rt::System::new()
+            .block_on(async { Handle::<Quiet>::start(QuietActor) })
+            .into_any();
+        let held = gate.enter(Class::Prompt).expect("free");
+        let (done, wait) = mpsc::channel();
+        let now = Instant::now();
+        for _ in 0..THREADS {
+            let (gate, via) = (Arc::clone(&gate), Arc::clone(quiet.shared_arc()));
+            let done = done.clone();
+            std::thread::spawn(move || {
+                for round in 0..ROUNDS {
+                    let late = now + Duration::from_millis(round);
+                    drop(waiting(&gate, &via, late));
+                }
+                done.send(()).expect("is waited for");
+            });
+        }
+        // Those that it finds are late, one after another.
+        std::thread::spawn(move || {
+            for round in 0..ROUNDS {
+                lines.expire(now + Duration::from_millis(round));
+            }
+            done.send(()).expect("is waited for");
+        });
+        for _ in 0..=THREADS {
+            let ended = wait.recv_timeout(Duration::from_secs(20));
+            ended.expect("nobody waits for another");
+        }
+        drop(held);
+        assert_eq!(format!("{gate:?}"), "Gate([1, 1] free)");
     }
 }

@@ -82,8 +82,9 @@ impl<A: Actor<Context = Self>> Context<A> {
         self.parts.connected()
     }
 
-    /// A message is about to be handled.
+    /// A message has been taken out of the mailbox and is about to be handled.
     pub(super) fn count_message(&mut self) {
+        self.life.note_read();
         self.handled += 1;
         if self.handled >= TURN {
             self.handled = 0;

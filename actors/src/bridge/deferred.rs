@@ -8,7 +8,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, AsyncContext, Message};
 use portcullis_engine::{Error, Result};
 
-use super::mailbox::Mailbox;
+use super::mailbox;
 
 /// An answer that its `Answerer` gives. It costs no task and no channel of its own: the caller's own channel waits.
 pub struct Deferred<T>(Rc<RefCell<State<T>>>);
@@ -91,7 +91,7 @@ where
     T: 'static,
 {
     fn handle(self, ctx: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
-        Mailbox::of(&ctx.address()).note_begun();
+        mailbox::note_read(|| ctx.address());
         match self.0.replace(State::Waiting(None)) {
             // The caller may have gone in this very moment.
             State::Answered(answer) => drop(caller.map(|caller| caller.send(answer))),

@@ -4,12 +4,12 @@ use std::any::Any;
 use std::cell::Cell;
 
 use actix::dev::{EnvelopeProxy, MessageResponse, OneshotSender, RecipientRequest};
-use actix::{Actor, AsyncContext, Handler, Message, Recipient};
+use actix::{Actor, Handler, Message, Recipient};
 use portcullis_engine::Error;
 
 use super::context::Context;
 use super::gate::Permit;
-use super::mailbox::Mailbox;
+use super::mailbox;
 use super::remote::Remote;
 use super::trace::Carried;
 use crate::panics;
@@ -95,13 +95,15 @@ where
             return;
         };
         if self.caller.as_ref().is_some_and(OneshotSender::is_closed) {
-            // Nobody waits any more: the request never starts. But it has left the mailbox, which its link counts.
-            Mailbox::of(&ctx.address()).note_begun();
+            // Nobody waits any more: the request never starts.
             return;
         }
         let _within = self.trace.as_ref().map(Carried::enter);
         match panics::catch(|| actor.handle(message, ctx)) {
-            Ok(response) => response.handle(ctx, self.caller.take()),
+            Ok(response) => {
+                let caller = self.caller.take();
+                mailbox::counted(|| response.handle(ctx, caller));
+            }
             Err(panic) => {
                 tracing::warn!(error = %panic, "a handler panicked: its actor ends");
                 if let Some(fail) = self.fail {

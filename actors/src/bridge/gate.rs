@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -34,7 +35,9 @@ const LINE: u64 = 1 << 63;
 /// Most places of a class.
 const MAX_PLACES: u32 = (1 << 31) - 1;
 
-/// Requests of the two classes have places apart, so that those that wait by design cannot keep the others.
+/// Requests of the two classes have places apart, so that those that wait by design do not use up the places of the others.
+/// There is one line for both: while one that waits by design waits for a place itself, which is when 4096 others do (over a
+/// link, as many as there may be objects), whatever comes behind it waits too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Requests with a deadline.
@@ -127,6 +130,9 @@ pub(crate) struct Permit {
 
 /// Room in the line for a message in whose future nobody waits.
 pub(crate) struct Alone(Arc<Gate>);
+
+/// Lets the next ones go when it is dropped: by a task in its turn, or with a task that gets none because its arbiter ends.
+struct GrantLater(Arc<Gate>);
 
 impl Gate {
     /// With so many places for requests of each class.
@@ -259,15 +265,13 @@ impl Gate {
         if before & LINE == 0 {
             return;
         }
-        if actix_rt::Arbiter::try_current().is_none() {
+        let Some(arbiter) = actix_rt::Arbiter::try_current() else {
             return self.grant();
-        }
+        };
         if !self.will_grant.swap(true, Ordering::AcqRel) {
-            let gate = Arc::clone(self);
-            actix_rt::spawn(async move {
-                gate.will_grant.store(false, Ordering::Release);
-                gate.grant();
-            });
+            let later = GrantLater(Arc::clone(self));
+            // Through the arbiter: the thread may be outside of its tasks just now. One that has ended drops it at once.
+            arbiter.spawn(async move { drop(later) });
         }
     }
 
@@ -279,6 +283,7 @@ impl Gate {
             return;
         }
         line.is_granting = true;
+        let mut panic = None;
         while let Some(next) = line.waiting.first_entry() {
             let class = next.get().class();
             if class.of_places(self.places.load(Ordering::Acquire)) == 0 {
@@ -288,13 +293,19 @@ impl Gate {
             self.places.fetch_sub(class.one(), Ordering::AcqRel);
             let next = next.remove();
             drop(line);
-            next.go(self.permit(class));
+            // A panic of one that goes keeps nobody behind it.
+            let went = catch_unwind(AssertUnwindSafe(|| next.go(self.permit(class))));
+            panic = panic.or(went.err());
             line = self.line();
         }
         line.is_granting = false;
         if line.waiting.is_empty() {
             line.next_deadline = None;
             self.places.fetch_and(!LINE, Ordering::AcqRel);
+        }
+        drop(line);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
         }
     }
 
@@ -358,6 +369,13 @@ impl Permit {
 impl Drop for Alone {
     fn drop(&mut self) {
         self.0.alone.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for GrantLater {
+    fn drop(&mut self) {
+        self.0.will_grant.store(false, Ordering::Release);
+        self.0.grant();
     }
 }
 
@@ -523,6 +541,58 @@ mod tests {
             }
         });
         assert_eq!(format!("{gate:?}"), "Gate([2, 3] free)");
+        assert!(gate.enter(Class::Prompt).is_some(), "nobody waits");
+    }
+
+    #[test]
+    fn an_arbiter_that_ends_lets_those_go_that_it_was_to_let_go() {
+        for is_inside in [false, true] {
+            let gate = Gate::new(1, 1, None);
+            let went = Arc::new(Went::default());
+            for round in 0..2 {
+                let held = gate.enter(Class::Prompt).expect("free").for_later();
+                gate.wait(went.waits(round, Class::Prompt));
+                let system = actix_rt::System::new();
+                match is_inside {
+                    // In the last turn that there is.
+                    true => system.block_on(async { drop(held) }),
+                    // The thread has an arbiter, but nothing of it runs.
+                    false => drop(held),
+                }
+                drop(system);
+                assert_eq!(went.numbers(), [round], "inside: {is_inside}");
+                went.end_first();
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_of_one_that_goes_keeps_nobody_behind_it() {
+        struct Panics;
+        impl Waiter for Panics {
+            fn class(&self) -> Class {
+                Class::Prompt
+            }
+            fn deadline(&self) -> Option<Instant> {
+                None
+            }
+            fn go(self: Arc<Self>, _: Permit) {
+                panic!("when it goes");
+            }
+            fn expire(&self) {}
+        }
+        let gate = Gate::new(1, 1, None);
+        let went = Arc::new(Went::default());
+        let held = gate.enter(Class::Prompt).expect("free");
+        gate.wait(Arc::new(Panics));
+        gate.wait(went.waits(1, Class::Prompt));
+        gate.wait(went.waits(2, Class::Prompt));
+        crate::panics::catch(|| drop(held)).expect_err("panics");
+        assert_eq!(went.numbers(), [1]);
+        went.end_first();
+        assert_eq!(went.numbers(), [2]);
+        went.end_first();
+        assert_eq!(format!("{gate:?}"), "Gate([1, 1] free)");
         assert!(gate.enter(Class::Prompt).is_some(), "nobody waits");
     }
 }

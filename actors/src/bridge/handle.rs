@@ -24,7 +24,7 @@ use super::link::{Caller, LinkCore, Way, WireHandle};
 use super::mailbox::Mailbox;
 use super::proxy::{Crossing, Proxy};
 use super::recipient::Slot;
-use super::remote::Remote;
+use super::remote::{Remote, deadline_of};
 use super::scope;
 use super::trace::TraceContext;
 use super::watch::Watch;
@@ -108,9 +108,14 @@ impl Shared {
         self.slots.get().map_or(&[], Vec::as_slice)
     }
 
-    /// How many messages its actor has begun to answer, at least; `None` where none ever waits in the mailbox.
-    pub(crate) fn begun(&self) -> Option<u64> {
-        self.mailbox.map(Mailbox::begun)
+    /// How many messages its actor has taken out of its mailbox; `None` where none ever waits in one. Of an actor in a context
+    /// of actix's own it is a guess.
+    pub(crate) fn read(&self) -> Option<u64> {
+        let mailbox = self.mailbox?;
+        Some(match self.is_ours() {
+            true => self.life.read(),
+            false => mailbox.read(),
+        })
     }
 
     /// Whether the interface is known here: only then others can be served through this process.
@@ -139,8 +144,7 @@ impl Shared {
         match self.gate.enter(Class::of::<M>()) {
             Some(permit) => self.send_now(message, permit, true),
             None => {
-                let deadline = self.home.as_ref().and(M::DEADLINE);
-                let deadline = deadline.and_then(|wait| Instant::now().checked_add(wait));
+                let deadline = self.home.as_ref().and_then(|_| deadline_of::<M>());
                 Call::waits(message, self, deadline)
             }
         }
@@ -241,7 +245,8 @@ impl Shared {
             message: Some((message, permit)),
             gate,
             caller: Arc::clone(caller),
-            deadline,
+            // The way there is part of the wait.
+            deadline: deadline.or_else(deadline_of::<M>),
             trace,
         });
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(crate) struct Life {
     /// Of an actor that runs in a context of actix's own, which tells nobody of its end.
     is_connected: Option<IsConnected>,
     given_up: OnceLock<GivenUp>,
+    /// Messages that the actor has taken out of its mailbox, if it runs in a context of ours.
+    read: AtomicU64,
 }
 
 /// Called when nobody waits for an actor's end any more.
@@ -110,6 +112,16 @@ impl Life {
             is_gone.then(|| Error::new(ErrorKind::ActorStopped))
         };
         self.end.get().cloned().or_else(asked)
+    }
+
+    /// The actor, which runs in a context of ours, has taken a message out of its mailbox.
+    pub(crate) fn note_read(&self) {
+        self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many it has taken out.
+    pub(crate) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// Whether the end has to be asked for.

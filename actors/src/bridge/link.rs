@@ -11,6 +11,7 @@ mod incoming;
 mod objects;
 mod outgoing;
 mod run;
+mod untaken;
 mod wire;
 
 use std::fmt;

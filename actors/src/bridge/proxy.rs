@@ -63,7 +63,7 @@ pub(crate) struct Crossing<M: Remote> {
     pub(crate) message: Option<(M, Permit)>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) caller: Arc<CallState<M>>,
-    /// Of one that has waited for its place.
+    /// When it will have waited too long.
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: Option<TraceContext>,
 }

@@ -180,8 +180,8 @@ fn answer<M: Remote>(call: Call<M>) -> Pin<Box<dyn Answer>> {
 }
 
 fn decode<M: Remote>(body: &[u8]) -> Result<M, Error> {
-    postcard::from_bytes(body).map_err(|error| {
-        let why = format!("{}: {}", M::NAME, scope::reason(&error));
+    scope::read(body).map_err(|why| {
+        let why = format!("{}: {why}", M::NAME);
         Error::new(ErrorKind::Protocol(why.into()))
     })
 }

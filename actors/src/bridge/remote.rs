@@ -6,8 +6,14 @@ use actix::Message;
 use portcullis_engine::Error;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 /// A message that works across a process wall. Derive it.
+///
+/// What arrives was written by another process, which may be anybody's, so it is read within bounds. Values may be inside of each
+/// other to a depth of 128; structs, newtypes, tuples, enums, options, lists and maps all count. Lists and maps have no more
+/// elements in all than the message has bytes, and 1024: elements that take no byte, such as `()`, cannot be many. Nothing
+/// may be behind the value. What goes beyond ends the link, with an error that says so.
 ///
 /// ```
 /// # extern crate portcullis_actors as portcullis;
@@ -34,6 +40,11 @@ pub trait Remote:
     const SHAPE: u32 = 0;
     /// The name's hash: what is on the wire.
     const ID: u32 = wire_id(Self::NAME);
+}
+
+/// When the caller of a message that is sent now waits no more.
+pub(crate) fn deadline_of<M: Remote>() -> Option<Instant> {
+    M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait))
 }
 
 /// The wire id of a name: 32-bit FNV-1a, stable for ever.

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 use portcullis_engine::Result;
 
-use super::mailbox::Mailbox;
+use super::mailbox;
 use super::trace::Carried;
 use crate::panics;
 
@@ -53,7 +53,7 @@ where
     T: 'static,
 {
     fn handle(self, ctx: &mut A::Context, caller: Option<OneshotSender<M::Result>>) {
-        Mailbox::of(&ctx.address()).note_begun();
+        mailbox::note_read(|| ctx.address());
         let future = match self.0 {
             // The caller may have gone.
             Reply::Ready(answer) => return drop(caller.map(|caller| caller.send(answer))),

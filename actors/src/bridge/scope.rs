@@ -8,8 +8,10 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use portcullis_engine::media::with_payload_port;
+use serde::Deserialize;
 
 use super::link::LinkCore;
+use super::nesting;
 
 thread_local! {
     /// Why a value of the message could not be written or read: the codec keeps no text of what a value says.
@@ -38,6 +40,12 @@ pub(crate) fn current() -> Option<Rc<LinkCore>> {
 /// Whether a message is being encoded or decoded.
 pub(crate) fn is_active() -> bool {
     CURRENT.with_borrow(Option::is_some)
+}
+
+/// Reads a value of which `body` is the whole, within the bounds of [`nesting`]. Says why where it is none.
+pub(crate) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, String> {
+    REASON.set(None);
+    nesting::read(body).map_err(|error| reason(&error))
 }
 
 /// Keeps why a value cannot be written or read, and gives it as the codec's error.

@@ -8,6 +8,7 @@ use portcullis_engine::{Error, ErrorKind, Result};
 
 use super::interface::Interface;
 use super::remote::{Remote, wire_id};
+use super::scope;
 
 /// The name under which the version of this crate is in a listing.
 const VERSION: &str = "portcullis-actors itself";
@@ -159,9 +160,9 @@ impl InterfaceTable {
         if body.len() > MAX_LISTING {
             return broken(format!("an interface table of {} bytes", body.len()));
         }
-        let theirs: Listing = match postcard::from_bytes(body) {
+        let theirs: Listing = match scope::read(body) {
             Ok(theirs) => theirs,
-            Err(error) => return broken(format!("an interface table: {error}")),
+            Err(why) => return broken(format!("an interface table: {why}")),
         };
         let theirs: BTreeMap<_, _> = theirs.into_iter().collect();
         let mut differ = Vec::new();

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connect;
+mod endings;
 mod golden;
 mod heartbeat;
 mod hostile;
@@ -10,6 +11,7 @@ mod limits;
 mod load;
 mod memory;
 mod pressure;
+mod reading;
 mod speed;
 
 use std::cell::Cell;

@@ -284,11 +284,12 @@ impl HostConnection {
     /// `Cancelled` if the process is ending.
     pub async fn on_own_thread(&self, registry: Arc<Registry>) -> Result<Self> {
         let memory = Arc::clone(&self.0.memory);
-        let thread = runtime::run(|| async { Ok(Arbiter::new().handle()) }).await?;
+        // In its owner from the beginning: this may be given up at any point.
+        let thread = runtime::run(|| async { Ok(OwnThread(Arbiter::new().handle())) }).await?;
         let (made, pmp) = oneshot::channel();
         let used = Arc::clone(&memory);
         let make = move || drop(made.send(PmpHostActor::create(registry, used, None)));
-        if !thread.spawn_fn(make) {
+        if !thread.0.spawn_fn(make) {
             return Err(Error::cancelled());
         }
         let pmp = pmp.await.map_err(|_| Error::cancelled())?;
@@ -300,7 +301,7 @@ impl HostConnection {
             memory,
             confined: None,
             vouched: None,
-            _thread: Some(OwnThread(thread)),
+            _thread: Some(thread),
         })))
     }
 

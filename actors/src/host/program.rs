@@ -160,8 +160,8 @@ impl Host {
         self
     }
 
-    /// When it is reported that the host does not answer, and when it is killed for it: by default after two to three
-    /// seconds, and after six to seven.
+    /// When it is reported that the host does not answer, and when it is killed for it: by default after two to four seconds
+    /// in which somebody waits for it and it says nothing, and after five to seven.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;

@@ -21,13 +21,14 @@ use super::heartbeat::Peer;
 use super::incoming::{Incoming, Woken};
 use super::objects::{ExportRef, Objects};
 use super::outgoing::Outgoing;
+use super::untaken::Untaken;
 use super::wire::{FLAG_CANCELLED, FLAG_ERROR, kind};
 use crate::bridge::gate::Lines;
 use crate::bridge::payload_port::{Memory, Needs, PayloadTerms, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
-/// Messages with all descriptors that they may have that a peer may send for nothing: with a call to an object that is gone,
-/// say.
+/// Messages with all descriptors that they may have that a peer may send for nothing at a time: with calls to an object that is
+/// gone, say.
 const MAX_UNTAKEN: usize = 4;
 
 /// Memory of a large message is given back.
@@ -65,7 +66,7 @@ pub(crate) struct LinkCore {
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
     incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
     /// Descriptors of the peer that no message took.
-    untaken: Cell<usize>,
+    untaken: Untaken,
     lost: watch::Sender<Option<Error>>,
     is_lost: Cell<bool>,
 }
@@ -140,7 +141,7 @@ impl LinkCore {
             scratch: Cell::default(),
             outgoing_descriptors: RefCell::default(),
             incoming_descriptors: RefCell::default(),
-            untaken: Cell::new(0),
+            untaken: Untaken::default(),
             lost: watch::channel(None).0,
             is_lost: Cell::new(false),
         });
@@ -312,6 +313,11 @@ impl LinkCore {
     }
 
     #[cfg(test)]
+    pub(crate) fn untaken(&self) -> usize {
+        self.untaken.count()
+    }
+
+    #[cfg(test)]
     pub(crate) fn vigils(&self) -> usize {
         self.vigils.borrow().len()
     }
@@ -363,15 +369,11 @@ impl LinkCore {
             kind::SLOTS => self.payloads.borrow_mut().release(body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
         };
-        // What a message did not take is closed, aside. Closing may last as long as the peer likes, so there is an end to it.
-        let untaken = self.incoming_descriptors.take();
-        let untaken = untaken.iter().filter(|descriptor| descriptor.is_some());
-        let count = self.untaken.get().saturating_add(untaken.count());
-        self.untaken.set(count);
+        let count = self.untaken.close(self.incoming_descriptors.take());
         let most = MAX_UNTAKEN * self.agreed.limits.max_descriptors as usize;
         match outcome {
             Ok(()) if count > most => Err(protocol(format!(
-                "{count} descriptors that no message took"
+                "{count} descriptors that no message took and whose closing lasts"
             ))),
             outcome => outcome,
         }

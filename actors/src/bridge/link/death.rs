@@ -17,6 +17,7 @@ use super::objects::Export;
 use super::wire::kind;
 use crate::bridge::handle::Shared;
 use crate::bridge::life::Life;
+use crate::bridge::scope;
 
 /// An object's id and its generation.
 type Key = (u32, u32);
@@ -121,8 +122,8 @@ impl LinkCore {
         if lives.is_empty() {
             return Ok(());
         }
-        let end: Error = postcard::from_bytes(body)
-            .map_err(|error| protocol(format!("end of object {}: {error}", header.object)))?;
+        let end: Error = scope::read(body)
+            .map_err(|why| protocol(format!("end of object {}: {why}", header.object)))?;
         let end = end.in_process(self.agreed.peer_pid);
         for life in lives {
             life.end(end.clone());

@@ -9,10 +9,15 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_transport::{FrameHeader, TransportError};
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::core::LinkCore;
+use super::outgoing::CANCEL_DEADLINE;
 use super::wire::kind;
+
+/// A peer of which nothing was read for so long, because it stood still or because this side did, owes what it owes from then
+/// on. One that says something more often has time between to answer a cancel.
+const SILENCE: Duration = CANCEL_DEADLINE.checked_div(2).expect("two is not zero");
 
 /// When a peer that does not answer is reported, and when it counts as lost.
 ///
@@ -26,7 +31,8 @@ pub struct Heartbeat {
 }
 
 impl Default for Heartbeat {
-    /// Each second; reported after two to three, lost after six to seven.
+    /// Each second. A peer that says nothing is reported two to three seconds after somebody has begun to wait for it, and is
+    /// lost after five to six; one that falls silent while it is waited for, a second later each.
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
@@ -107,15 +113,26 @@ impl fmt::Debug for PeerStates {
 }
 
 /// The state of a link's peer.
-pub(super) struct Peer(Option<watch::Sender<PeerState>>);
+pub(super) struct Peer {
+    state: Option<watch::Sender<PeerState>>,
+    last_heard: Instant,
+}
 
 impl Peer {
     pub(super) fn new() -> Self {
-        Self(Some(watch::channel(PeerState::Responsive).0))
+        Self {
+            state: Some(watch::channel(PeerState::Responsive).0),
+            last_heard: Instant::now(),
+        }
+    }
+
+    /// When what the peer has said was last read.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard
     }
 
     pub(super) fn states(&self) -> PeerStates {
-        PeerStates(match &self.0 {
+        PeerStates(match &self.state {
             Some(state) => state.subscribe(),
             // Its sender is gone: there is no other state.
             None => watch::channel(PeerState::Lost).1,
@@ -123,19 +140,19 @@ impl Peer {
     }
 
     pub(super) fn is_unresponsive(&self) -> bool {
-        let state = self.0.as_ref().map(|state| *state.borrow());
+        let state = self.state.as_ref().map(|state| *state.borrow());
         matches!(state, Some(PeerState::Unresponsive { .. }))
     }
 
     /// The link has ended.
     pub(super) fn lose(&mut self) {
-        if let Some(state) = self.0.take() {
+        if let Some(state) = self.state.take() {
             state.send_replace(PeerState::Lost);
         }
     }
 
     fn set(&self, new: PeerState) {
-        if let Some(state) = &self.0 {
+        if let Some(state) = &self.state {
             state.send_replace(new);
         }
     }
@@ -173,6 +190,11 @@ impl Beats {
     pub(super) fn heard(&mut self, core: &LinkCore) {
         self.was_heard = true;
         self.missed = 0;
+        let now = Instant::now();
+        let before = std::mem::replace(&mut core.peer.borrow_mut().last_heard, now);
+        if now - before >= SILENCE {
+            core.outgoing.borrow_mut().restart_cancels();
+        }
         if core.peer.borrow().is_unresponsive() {
             tracing::info!(
                 link = core.id,
@@ -180,7 +202,6 @@ impl Beats {
                 "the peer answers again"
             );
             core.peer.borrow().set(PeerState::Responsive);
-            core.outgoing.borrow_mut().restart_cancels();
         }
     }
 

@@ -103,8 +103,8 @@ struct Unread {
     target: Weak<Shared>,
     /// Bytes of each, by its order.
     calls: BTreeMap<u64, usize>,
-    /// How many handlers had begun by the last look.
-    begun: u64,
+    /// How many messages the actor had read by the last look.
+    read: u64,
 }
 
 impl Incoming {
@@ -177,7 +177,7 @@ impl Cancelled {
     fn add(&mut self, inbound: &Inbound) {
         // An actor that is gone, or whose mailbox never waits, has nothing left there.
         let target = inbound.served.target.upgrade();
-        let Some(begun) = target.and_then(|target| target.begun()) else {
+        let Some(read) = target.and_then(|target| target.read()) else {
             return;
         };
         let actor = self
@@ -186,7 +186,7 @@ impl Cancelled {
             .or_insert_with(|| Unread {
                 target: Weak::clone(&inbound.served.target),
                 calls: BTreeMap::new(),
-                begun,
+                read,
             });
         actor.calls.insert(inbound.order, inbound.bytes);
         self.calls += 1;
@@ -210,26 +210,26 @@ impl Cancelled {
         self.bytes -= read.values().sum::<usize>();
     }
 
-    /// Finds out what more has been read: the mailbox of an actor that is gone is gone too, and each handler that began
-    /// has taken one message out.
+    /// Finds out what more has been read: the mailbox of an actor that is gone is gone too. What else an actor has read since
+    /// was before them, or is counted as one of them: no more than there may be in its mailbox.
     fn look(&mut self) {
-        let mut read = BTreeMap::new();
+        let mut gone = BTreeMap::new();
         self.actors.retain(|_, actor| {
             let Some(target) = actor.target.upgrade() else {
-                read.append(&mut actor.calls);
+                gone.append(&mut actor.calls);
                 return false;
             };
-            let begun = target.begun().unwrap_or(actor.begun);
-            for _ in 0..begun.wrapping_sub(actor.begun) {
+            let read = target.read().unwrap_or(actor.read);
+            for _ in 0..read.wrapping_sub(actor.read) {
                 let Some((order, bytes)) = actor.calls.pop_first() else {
                     break;
                 };
-                read.insert(order, bytes);
+                gone.insert(order, bytes);
             }
-            actor.begun = begun;
+            actor.read = read;
             !actor.calls.is_empty()
         });
-        self.forget(&read);
+        self.forget(&gone);
     }
 }
 
@@ -368,6 +368,8 @@ impl LinkCore {
         };
         // Outside of the borrow: it may hold the last handle of something.
         drop(inbound);
+        // It may be what an actor's end waits for.
+        self.answered.notify_waiters();
         let header = FrameHeader {
             kind: kind::REPLY,
             flags: FLAG_CANCELLED,

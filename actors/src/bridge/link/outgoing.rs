@@ -25,12 +25,12 @@ use super::wire::{FLAG_CANCELLED, FLAG_ERROR, FLAG_TRACED, kind};
 use crate::bridge::gate::{Class, Permit};
 use crate::bridge::payload_port::{Memory, Needs};
 use crate::bridge::proxy::Proxy;
-use crate::bridge::remote::Remote;
+use crate::bridge::remote::{Remote, deadline_of};
 use crate::bridge::scope;
 use crate::bridge::trace::TraceContext;
 
 /// How long a peer that reads its link may take to answer a cancel, which it does at once.
-const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// When to look again at one that is overdue.
 const CANCEL_LOOK: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const CANCEL_LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Way {
     /// Its place.
     pub(crate) permit: Permit,
-    /// Of a call that has waited for its place.
+    /// Of a call that was made before it came to the link.
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: Option<TraceContext>,
 }
@@ -68,6 +68,10 @@ impl LinkCore {
         way: Way,
         proxy: impl FnOnce() -> Addr<Proxy>,
     ) {
+        // One that has gone on the way here was told to the link before the link knew of the call.
+        if caller.has_gone() {
+            return;
+        }
         if let Err(error) = self.check() {
             return caller.fail(error);
         }
@@ -85,8 +89,7 @@ impl LinkCore {
             }
             false => Attempt::NoCredit,
         };
-        let deadline =
-            deadline.or_else(|| M::DEADLINE.and_then(|wait| Instant::now().checked_add(wait)));
+        let deadline = deadline.or_else(deadline_of::<M>);
         let mut call = Outstanding {
             generation: 0,
             trace,
@@ -305,13 +308,15 @@ impl LinkCore {
         let mut dropped: Vec<Outstanding> = Vec::new();
         {
             let mut outgoing = self.outgoing.borrow_mut();
+            let heard = self.peer.borrow().last_heard();
             let mut next = None;
             let mut never_sent = Vec::new();
             for (index, call) in &mut outgoing.calls {
                 if let Stage::Cancelled(since) = call.stage {
                     let deadline = since + CANCEL_DEADLINE;
-                    // One that reads nothing is another matter: see the heartbeat.
-                    if deadline <= now && !self.peer.borrow().is_unresponsive() {
+                    // One that says nothing is another matter: see the heartbeat. Nor is it to blame for what it may have said
+                    // while this side itself stood still, and has not been read.
+                    if heard >= deadline {
                         return Err(protocol(format!(
                             "no answer to the cancel of {}",
                             call.what
@@ -393,8 +398,8 @@ impl LinkCore {
             return Err(fault);
         }
         if header.flags & FLAG_ERROR != 0 {
-            let error = postcard::from_bytes::<Error>(body)
-                .map_err(|error| protocol(format!("error of {}: {error}", call.what)));
+            let error = scope::read::<Error>(body)
+                .map_err(|why| protocol(format!("error of {}: {why}", call.what)));
             let fault = error.as_ref().err().cloned();
             let error = error.unwrap_or_else(|fault| fault);
             call.caller.fail(error.in_process(self.agreed.peer_pid));

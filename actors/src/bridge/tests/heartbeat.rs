@@ -83,3 +83,75 @@ fn silence_for_longer_than_agreed_is_a_loss() {
         assert_eq!(states.next().await, Some(PeerState::Lost), "the newest");
     });
 }
+
+/// Makes a call of which the peer is told that it is cancelled; gives the call's id.
+async fn cancelled(near: &Link, receiver: &mut portcullis_transport::LinkReceiver) -> u64 {
+    let root = near.root::<Desk>().expect("a root");
+    let waiting = root.send(Wait);
+    let mut frames = Vec::new();
+    receiver.receive(&mut frames).await.expect("is open");
+    drop(waiting);
+    loop {
+        let cancel = frames.drain(..).find(|it| it.header.kind == kind::CANCEL);
+        if let Some(cancel) = cancel {
+            return cancel.header.call;
+        }
+        receiver.receive(&mut frames).await.expect("is open");
+    }
+}
+
+fn cancel_answer(call: u64) -> FrameHeader {
+    FrameHeader {
+        kind: kind::REPLY,
+        flags: 1 << 14,
+        call,
+        ..FrameHeader::default()
+    }
+}
+
+#[test]
+fn a_peer_that_stood_still_owes_what_it_owes_from_then_on() {
+    run_in_no_time(async {
+        // A heartbeat that notices nothing.
+        let heartbeat = Heartbeat::default().interval(Duration::from_secs(3600));
+        let (near, sender, mut receiver) = watched(heartbeat).await;
+        let call = cancelled(&near, &mut receiver).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(near.lost().now().is_none(), "nothing was heard of it");
+        sender.push(pong(), &[], Vec::new()).expect("is open");
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(near.lost().now().is_none(), "it is going on just now");
+        let answer = cancel_answer(call);
+        sender.push(answer, &[], Vec::new()).expect("is open");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(near.lost().now().is_none(), "it has answered");
+
+        cancelled(&near, &mut receiver).await;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            // It may be open no more.
+            let _ = sender.push(pong(), &[], Vec::new());
+        }
+        let error = near.lost().now().expect("it said something all the time");
+        assert!(error.to_string().contains("no answer to the cancel"));
+    });
+}
+
+#[test]
+fn a_peer_is_not_blamed_where_this_side_stood_still() {
+    run_in_no_time(async {
+        let (near, sender, mut receiver) = watched(Heartbeat::default()).await;
+        for _ in 0..20 {
+            let call = cancelled(&near, &mut receiver).await;
+            // Something else is in front of the answer, and was not read either.
+            for header in [pong(), cancel_answer(call)] {
+                sender.push(header, &[], Vec::new()).expect("is open");
+            }
+            tokio::time::advance(Duration::from_secs(15)).await;
+            while near.core.census().outgoing > 0 {
+                assert!(near.lost().now().is_none());
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}

@@ -20,7 +20,7 @@ pub(super) struct Count;
 /// Gives a sample of so many bytes.
 #[derive(Serialize, Deserialize, Remote)]
 #[remote(reply = Sample)]
-pub(super) struct Fetch(usize);
+pub(super) struct Fetch(pub(super) usize);
 
 /// Stops the actor.
 #[derive(Serialize, Deserialize, Remote)]

@@ -11,9 +11,11 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::bridge::gate::{Class, Permit};
+use crate::bridge::link::core::protocol;
 use crate::bridge::proxy::Proxy;
 use crate::bridge::remote::Remote;
 use crate::bridge::trace::TraceContext;
+use crate::panics;
 
 /// The calls that this side has made.
 #[derive(Default)]
@@ -128,8 +130,14 @@ impl Asker {
     }
 
     pub(super) fn answer(&mut self, body: &[u8]) -> Result<()> {
+        // The user's own code reads the reply.
+        let answered = panics::catch(|| self.caller.answer(body)).unwrap_or_else(|panic| {
+            let fault = protocol(format!("reading a reply {}", panic.kind()));
+            self.caller.fail(fault.clone());
+            Err(fault)
+        });
         self.is_answered = true;
-        self.caller.answer(body)
+        answered
     }
 
     pub(super) fn fail(&self, error: Error) {
@@ -175,7 +183,7 @@ impl Outgoing {
         }
     }
 
-    /// The peer has not read what it was sent: what it owes an answer for it owes from now on.
+    /// Either side stood still: what the peer owes an answer for it owes from now on.
     pub(in crate::bridge::link) fn restart_cancels(&mut self) {
         let now = Instant::now();
         for (_, call) in &mut self.calls {
