@@ -15,7 +15,7 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
     if name.starts_with("slot-") || name == "segment-retired-in-use" {
         return slot(name, peer);
     }
-    peer.behave()?;
+    let create = peer.behave()?;
     let size = u64::from(SLOT);
     match name {
         "descriptors-with-a-ping" => with_descriptors(peer, of(kind::PING), 1, 1),
@@ -34,7 +34,9 @@ pub(crate) fn run(name: &str, peer: &mut Peer) -> io::Result<()> {
                 };
                 with_descriptors(peer, header, 16, 16)?;
             }
-            Ok(())
+            // They can be closed at once: it goes on.
+            peer.answer_honestly(create.call)?;
+            return peer.serve();
         }
         "segment-without-seals" => {
             peer.announce(1, size, 2, &sealed_with(2 * size, SealFlags::empty())?)

@@ -121,6 +121,7 @@ fn reply(name: &str, peer: &mut Peer, create: &Create) -> io::Result<()> {
             source.extend(encode(&(1_u64 << 40))?);
             peer.send(to, &source)?;
         }
+        "reply-with-more-behind" => peer.send(to, &[&source[..], &[1; 3]].concat())?,
         "reply-error-garbage" => peer.send(error, &[0xff; 30])?,
         "reply-error-of-megabytes" => {
             let text = format!("{HONEST}{}", " and more".repeat(1 << 20));
@@ -203,6 +204,7 @@ fn call(name: &str, peer: &mut Peer, create: &Create) -> io::Result<()> {
         }
         "call-garbage" => peer.send(open, &[])?,
         "call-utf8" => peer.send(open, &[4, b'f', 0xff, 0xfe, 0xfd])?,
+        "call-with-more-behind" => peer.send(open, &encode(&("wait", [0_u8; 4]))?)?,
         "call-of-gigabytes" => peer.send(open, &encode(&(1_u64 << 40))?)?,
         "call-same-id" => {
             let wait = encode(&"wait")?;

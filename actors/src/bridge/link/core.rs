@@ -27,10 +27,6 @@ use crate::bridge::gate::Lines;
 use crate::bridge::payload_port::{Memory, Needs, PayloadTerms, Payloads, SlotAllocator};
 use crate::bridge::scope;
 
-/// Messages with all descriptors that they may have that a peer may send for nothing at a time: with calls to an object that is
-/// gone, say.
-const MAX_UNTAKEN: usize = 4;
-
 /// Memory of a large message is given back.
 const KEPT_CAPACITY: usize = 64 << 10;
 
@@ -66,7 +62,7 @@ pub(crate) struct LinkCore {
     outgoing_descriptors: RefCell<Vec<OwnedFd>>,
     incoming_descriptors: RefCell<Vec<Option<ReceivedFd>>>,
     /// Descriptors of the peer that no message took.
-    untaken: Untaken,
+    pub(super) untaken: Untaken,
     lost: watch::Sender<Option<Error>>,
     is_lost: Cell<bool>,
 }
@@ -369,14 +365,8 @@ impl LinkCore {
             kind::SLOTS => self.payloads.borrow_mut().release(body),
             unknown => Err(protocol(format!("frame kind {unknown}"))),
         };
-        let count = self.untaken.close(self.incoming_descriptors.take());
-        let most = MAX_UNTAKEN * self.agreed.limits.max_descriptors as usize;
-        match outcome {
-            Ok(()) if count > most => Err(protocol(format!(
-                "{count} descriptors that no message took and whose closing lasts"
-            ))),
-            outcome => outcome,
-        }
+        self.untaken.close(self.incoming_descriptors.take());
+        outcome
     }
 
     /// Tells the peer which of its slots nobody here looks at any more.

@@ -76,10 +76,11 @@ async fn serve(
                 beats.heard(core);
                 match received {
                     Ok(Ok(())) => {
+                        let room = core.untaken.room(&core.agreed.limits).await;
                         // Others on this arbiter have their turn after each batch, the actors that were called among them.
                         turn().await;
                         core.look_for_answers();
-                        Ok(())
+                        room
                     }
                     Ok(broken) => broken,
                     Err(end) => return end,
