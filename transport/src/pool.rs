@@ -27,6 +27,9 @@ use crate::handshake::LinkLimits;
 use slot::Ticket;
 use table::Table;
 
+/// Bytes of the smallest slot.
+const MIN_SLOT: usize = 4 << 10;
+
 /// Bytes of the largest slot.
 pub const MAX_SLOT: usize = 256 << 20;
 
@@ -34,6 +37,11 @@ pub const MAX_SLOT: usize = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Most bytes mapped by all slots together. Pages count as mapped from the first, but cost memory only once written.
+    ///
+    /// A segment of one slot size is given up when other sizes are wanted. A peer that was told of it is told that too, but may
+    /// keep its memory for as long as it lives, and this process cannot see whether it does. Of such memory there is at
+    /// most four times as much again; beyond that segments that peers know are given up no more until those peers are
+    /// gone ([`Lender::revoke_all`]), and what finds no slot of its size goes without.
     pub max_bytes: usize,
 }
 
@@ -109,6 +117,8 @@ pub enum PoolNews {
 pub struct PoolUsage {
     /// Bytes of all segments.
     pub mapped_bytes: usize,
+    /// Bytes of segments that were given up and that peers may still keep.
+    pub left_bytes: usize,
     /// Slots held in this process.
     pub held: usize,
     /// Slots leased to peers (some of them also held here).

@@ -47,11 +47,14 @@ impl LenderLimits {
 
 /// Lends slots to one peer.
 ///
-/// Dropped, it takes nothing back: what the peer had stays as it is, for the peer may be reading it. Take it back by
-/// [`revoke_all`](Self::revoke_all) where the peer is gone or does not rely on it.
+/// Dropped, it takes nothing back, and gives nothing back of what it passed on of other peers': what the peer had stays as it
+/// is, for the peer may be reading it. Take it back by [`revoke_all`](Self::revoke_all) where the peer is gone or does not
+/// rely on it.
 #[derive(Debug)]
 pub struct Lender {
     pool: Pool,
+    /// By which the pool knows whom it told of what.
+    number: u64,
     limits: LenderLimits,
     /// By the number under which the peer knows a segment.
     told: HashMap<u32, Told>,
@@ -104,8 +107,10 @@ impl Told {
 impl Lender {
     /// Nothing told and nothing lent.
     pub fn new(pool: Pool, limits: LenderLimits) -> Self {
+        let number = pool.shared.table().add_lender();
         Self {
             pool,
+            number,
             limits,
             told: HashMap::new(),
             own: HashMap::new(),
@@ -278,6 +283,8 @@ impl Lender {
             told.out = 0;
         }
         (self.slots, self.leased) = (0, 0);
+        let wake = self.pool.shared.table().end_lender(self.number);
+        self.pool.shared.wake(wake);
         count
     }
 
@@ -295,7 +302,7 @@ impl Lender {
         let id = match self.own.get(&own) {
             Some(id) => *id,
             None => {
-                let shape = self.pool.shared.table().shape(own);
+                let shape = self.pool.shared.table().tell(own, self.number);
                 // The lease that was just taken keeps it.
                 let Some(shape) = shape else {
                     return Err(self.refuse("its segment is gone"));
@@ -420,5 +427,13 @@ impl Lender {
             transient: self.slots > 0,
             reason: why.to_owned().into(),
         }
+    }
+}
+
+impl Drop for Lender {
+    fn drop(&mut self) {
+        let rows = self.told.values_mut().flat_map(|told| &mut told.rows);
+        rows.filter_map(|row| row.keep.take())
+            .for_each(SlotView::abandon);
     }
 }

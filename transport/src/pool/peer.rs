@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{MAX_SLOT, Pool, SlotRef, SlotRelease};
+use super::{MAX_SLOT, MIN_SLOT, Pool, SlotRef, SlotRelease};
 use crate::descriptor::ReceivedFd;
 use crate::error::TransportError;
 use crate::handshake::LinkLimits;
@@ -52,7 +52,8 @@ impl From<LinkLimits> for PeerPoolLimits {
 #[derive(Debug, Clone, Default)]
 pub struct PeerTerms {
     /// The peer shares memory with the other peers of this pool: what it lends can be passed on to them without a copy
-    /// ([`Lender::forward`](super::Lender::forward)), and they can then read its whole segments. Costs a descriptor for each.
+    /// ([`Lender::forward`](super::Lender::forward)), and they can then read its whole segments. Costs a descriptor for each
+    /// of the first 64; what lies in further ones is copied.
     pub beside: Option<Pool>,
     /// The peer is trusted to leave what it has lent as it is.
     pub trust: Option<TrustedPeer>,
@@ -71,10 +72,16 @@ struct PeerShared {
     releases: Arc<Releases>,
 }
 
+/// Most descriptors that are kept to pass segments of one peer on: it decides how many segments there are, and must not use
+/// up this process's descriptors. Of further ones what is passed on is copied.
+const MAX_KEPT: usize = 64;
+
 #[derive(Default)]
 struct Segments {
     by_id: HashMap<u32, Segment>,
     mapped_bytes: u64,
+    /// Those whose descriptor is kept.
+    kept: usize,
 }
 
 type Segment = Arc<PeerSegment>;
@@ -146,9 +153,9 @@ impl PeerPool {
         let descriptor = descriptor.into();
         let limits = self.shared.limits;
         let len = u64::from(slot_size) * u64::from(slots);
+        // Each slot of what is passed on costs an account: smaller ones than a pool makes would be many.
         if slots == 0
-            || slot_size == 0
-            || slot_size as usize > MAX_SLOT
+            || !(MIN_SLOT..=MAX_SLOT).contains(&(slot_size as usize))
             || !slot_size.is_multiple_of(8)
         {
             return Err(broken(format!("{slots} slots of {slot_size} bytes")));
@@ -175,6 +182,10 @@ impl PeerPool {
         // Anonymous memory, as was checked: its close waits for nothing.
         let file = descriptor.into_owned();
         let PeerTerms { beside, trust } = self.shared.terms.clone();
+        let forward = beside
+            .filter(|_| segments.kept < MAX_KEPT)
+            .map(|pool| (Arc::new(file), pool));
+        segments.kept += usize::from(forward.is_some());
         segments.mapped_bytes += len as u64;
         segments.by_id.insert(
             segment,
@@ -183,7 +194,7 @@ impl PeerPool {
                 slot_size,
                 slots,
                 key: KEYS.fetch_add(1, Ordering::Relaxed),
-                forward: beside.map(|pool| (Arc::new(file), pool)),
+                forward,
                 trust,
             }),
         );
@@ -211,6 +222,7 @@ impl PeerPool {
         }
         if let Some(retired) = segments.by_id.remove(&segment) {
             segments.mapped_bytes -= retired.mapping.len() as u64;
+            segments.kept -= usize::from(retired.forward.is_some());
         }
         Ok(())
     }
@@ -239,6 +251,7 @@ impl PeerPool {
                         generation: at.generation,
                         count: 1,
                     },
+                    is_abandoned: AtomicBool::new(false),
                 },
             }),
             start: at.slot as usize * segment.slot_size as usize + at.offset as usize,
@@ -381,6 +394,12 @@ impl SlotView {
         )
     }
 
+    /// Never gives the lease back: somebody may be reading the slot of whom this process will hear no more.
+    pub(super) fn abandon(self) {
+        let is_abandoned = &self.lease.give_back.is_abandoned;
+        is_abandoned.store(true, Ordering::Relaxed);
+    }
+
     fn check(&self, offset: usize, len: usize) -> Option<()> {
         (offset.checked_add(len)? <= self.len).then_some(())
     }
@@ -420,11 +439,15 @@ struct Lease {
 struct GiveBack {
     releases: Arc<Releases>,
     release: SlotRelease,
+    /// That it never does. Set before the setter's view goes, so by whoever sees it go: the count of views orders them.
+    is_abandoned: AtomicBool,
 }
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        self.releases.push(self.release);
+        if !*self.is_abandoned.get_mut() {
+            self.releases.push(self.release);
+        }
     }
 }
 

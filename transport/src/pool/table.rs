@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{MAX_SLOT, PoolUsage};
+use super::{MAX_SLOT, MIN_SLOT, PoolUsage};
 use crate::error::PoolExhausted;
 use crate::sys::segment::{OwnedSegment, SlotMemory};
 
 /// Slot sizes. Steps of four below a picture, of two above: a slot is seldom much larger than what it holds.
 const CLASSES: [usize; 12] = [
-    4 << 10,
+    MIN_SLOT,
     16 << 10,
     64 << 10,
     256 << 10,
@@ -30,6 +30,10 @@ const CLASSES: [usize; 12] = [
 /// The first segment of a class has about this many bytes, each further one as many as the class has by then.
 const FIRST_SEGMENT: usize = 1 << 20;
 
+/// Of segments that peers know as many bytes are given up, while these peers may still keep them, as the pool has this many
+/// times: a hostile peer keeps them all, and an honest one gives them back, but nobody can see which.
+const MAX_LEFT: usize = 4;
+
 /// No segment is made larger, unless by a single slot.
 const MAX_SEGMENT: usize = 32 << 20;
 
@@ -42,6 +46,11 @@ pub(super) struct Table {
     by_address: BTreeMap<usize, (usize, u32)>,
     /// Free slots, last freed first, for it is the likeliest to be in the cache.
     free: [Vec<(u32, u32)>; CLASSES.len()],
+    /// Memory that was given up and that peers were told of.
+    left: Vec<Left>,
+    /// Bytes of it.
+    left_bytes: usize,
+    next_lender: u64,
     /// Segments that were given up so far: lenders look whether one of theirs is among them when it has grown.
     retired: u64,
     /// Slots that some peer has.
@@ -58,6 +67,15 @@ struct Segment {
     slots: Box<[Slot]>,
     /// Slots that are held or leased.
     busy: u32,
+    /// Lenders that told their peers of it: each may keep its memory, whatever it is told later.
+    told: Vec<u64>,
+}
+
+/// A segment that was given up.
+struct Left {
+    bytes: usize,
+    /// As of the segment.
+    told: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -102,6 +120,9 @@ impl Table {
             segments: BTreeMap::new(),
             by_address: BTreeMap::new(),
             free: Default::default(),
+            left: Vec::new(),
+            left_bytes: 0,
+            next_lender: 0,
             retired: 0,
             leased: 0,
             starving: false,
@@ -117,7 +138,7 @@ impl Table {
             if let Some(taken) = larger.and_then(|larger| self.pop(larger)) {
                 return Ok(taken);
             }
-            self.retire_idle();
+            self.retire_for(CLASSES[class]);
             self.grow_noting(class, None, &mut no_memory);
         }
         self.pop(class)
@@ -150,7 +171,8 @@ impl Table {
             return Err(error);
         }
         // Nobody else has a slot, so waiting helps nothing; segments cut to measure may.
-        self.retire_idle();
+        let idle = self.to_retire(self.max_bytes).collect();
+        self.retire(idle);
         let mut classes = [0_usize; CLASSES.len()];
         for len in lens {
             classes[self.class_of(*len)?] += 1;
@@ -164,8 +186,7 @@ impl Table {
                         wanted: lens.iter().fold(0, |sum, len| sum.saturating_add(*len)),
                         max_bytes: self.max_bytes,
                         transient: false,
-                        reason: no_memory
-                            .unwrap_or_else(|| "the whole pool is smaller than such slots".into()),
+                        reason: no_memory.unwrap_or_else(|| self.no_room()),
                     });
                 }
             }
@@ -205,8 +226,22 @@ impl Table {
             wanted: len,
             max_bytes: self.max_bytes,
             // That the system gives no memory may pass, but only a slot that comes back tells of it.
-            transient: no_memory.is_none() || !is_idle,
-            reason: no_memory.unwrap_or_else(|| "all slots are in use".into()),
+            transient: !is_idle,
+            reason: no_memory.unwrap_or_else(|| match is_idle {
+                true => self.no_room(),
+                false => "all slots are in use".into(),
+            }),
+        }
+    }
+
+    /// Why there is no room though nothing is in use.
+    fn no_room(&self) -> Cow<'static, str> {
+        match self.segments.is_empty() {
+            true => "the whole pool is smaller than such slots".into(),
+            false => {
+                "what peers know of has other sizes, and they may keep too much that was given up"
+                    .into()
+            }
         }
     }
 
@@ -292,8 +327,31 @@ impl Table {
         self.set_free(segment, slot)
     }
 
-    pub(super) fn shape(&self, segment: u32) -> Option<Shape> {
-        let segment = self.segments.get(&segment)?;
+    /// A number for a lender of this pool.
+    pub(super) fn add_lender(&mut self) -> u64 {
+        self.next_lender += 1;
+        self.next_lender
+    }
+
+    /// The peer of this lender is gone, and with it whatever it kept. Returns whether waiters must be woken.
+    pub(super) fn end_lender(&mut self, lender: u64) -> bool {
+        for segment in self.segments.values_mut() {
+            segment.told.retain(|told| *told != lender);
+        }
+        for left in &mut self.left {
+            left.told.retain(|told| *told != lender);
+        }
+        self.left.retain(|left| !left.told.is_empty());
+        self.left_bytes = self.left.iter().map(|left| left.bytes).sum();
+        std::mem::take(&mut self.starving)
+    }
+
+    /// What a lender tells its peer of a segment.
+    pub(super) fn tell(&mut self, segment: u32, lender: u64) -> Option<Shape> {
+        let segment = self.segments.get_mut(&segment)?;
+        if !segment.told.contains(&lender) {
+            segment.told.push(lender);
+        }
         Some(Shape {
             slot_size: CLASSES[segment.class] as u32,
             slots: segment.slots.len() as u32,
@@ -326,8 +384,8 @@ impl Table {
             return false;
         };
         let idle = || {
-            let idle = self.segments.values().filter(|segment| segment.busy == 0);
-            idle.map(|segment| segment.memory.len()).sum::<usize>()
+            let idle = self.to_retire(CLASSES[class]);
+            idle.map(|(_, bytes)| bytes).sum::<usize>()
         };
         let unmapped = self.max_bytes - self.mapped_bytes;
         let has_room = self.free[class..].iter().any(|free| !free.is_empty())
@@ -347,6 +405,7 @@ impl Table {
             mapped_bytes: self.mapped_bytes,
             held: slots().filter(|slot| slot.held).count(),
             leased: slots().filter(|slot| slot.leases > 0).count(),
+            left_bytes: self.left_bytes,
             free: self.free.iter().map(Vec::len).sum(),
         }
     }
@@ -433,27 +492,61 @@ impl Table {
                 class,
                 slots: vec![Slot::default(); slots].into_boxed_slice(),
                 busy: 0,
+                told: Vec::new(),
             },
         );
         Ok(true)
     }
 
-    /// Gives up every segment of which nobody has a slot: what is wanted now has another size than what was.
-    fn retire_idle(&mut self) {
-        let idle: Vec<u32> = self
-            .segments
-            .iter()
-            .filter(|(_, segment)| segment.busy == 0)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in idle {
+    /// Gives up segments of which nobody has a slot so that there is room for so many bytes, if that makes it: what is wanted
+    /// now has another size than what was.
+    fn retire_for(&mut self, room: usize) {
+        let idle: Vec<(u32, usize)> = self.to_retire(room).collect();
+        let bytes: usize = idle.iter().map(|(_, bytes)| bytes).sum();
+        if self.max_bytes - self.mapped_bytes + bytes >= room {
+            self.retire(idle);
+        }
+    }
+
+    fn retire(&mut self, idle: Vec<(u32, usize)>) {
+        for (id, bytes) in idle {
             let Some(segment) = self.segments.remove(&id) else {
                 continue;
             };
             self.free[segment.class].retain(|(owner, _)| *owner != id);
-            self.mapped_bytes -= segment.memory.len();
+            self.mapped_bytes -= bytes;
             self.by_address.remove(&segment.memory.address());
             self.retired += 1;
+            if !segment.told.is_empty() {
+                self.left_bytes += bytes;
+                let told = segment.told;
+                self.left.push(Left { bytes, told });
+            }
         }
+    }
+
+    /// The segments that may be given up so that there is room for so many bytes, and their bytes: no more than it takes, and
+    /// those first of which no peer knows.
+    fn to_retire(&self, room: usize) -> impl Iterator<Item = (u32, usize)> {
+        let idle = |is_told: bool| {
+            let segments = self.segments.iter();
+            segments
+                .filter(move |(_, segment)| segment.busy == 0 && segment.told.is_empty() != is_told)
+        };
+        let mut unmapped = self.max_bytes - self.mapped_bytes;
+        let mut may_leave =
+            (self.max_bytes.saturating_mul(MAX_LEFT)).saturating_sub(self.left_bytes);
+        idle(false)
+            .chain(idle(true))
+            .filter_map(move |(id, segment)| {
+                let bytes = segment.memory.len();
+                let is_told = !segment.told.is_empty();
+                if unmapped >= room || (is_told && bytes > may_leave) {
+                    return None;
+                }
+                unmapped += bytes;
+                may_leave -= if is_told { bytes } else { 0 };
+                Some((*id, bytes))
+            })
     }
 }

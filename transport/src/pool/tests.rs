@@ -11,6 +11,7 @@ use crate::error::TransportError;
 use crate::sys::segment::SEGMENT_SEALS;
 use crate::testing::{Prng, run};
 
+mod left;
 mod lent;
 mod sharing;
 
@@ -411,6 +412,7 @@ fn a_segment_that_is_not_what_it_must_be_is_refused() {
     refused(0, 1, file(0, SEGMENT_SEALS), "slots");
     refused(4096, 0, file(0, SEGMENT_SEALS), "slots");
     refused(4097, 1, file(4097, SEGMENT_SEALS), "slots");
+    refused(2048, 4, file(8192, SEGMENT_SEALS), "slots");
     refused(u32::MAX, u32::MAX, file(4096, SEGMENT_SEALS), "slots");
     refused(4096, u32::MAX, file(4096, SEGMENT_SEALS), "mapped");
     refused(1 << 20, 2, file(2 << 20, SEGMENT_SEALS), "mapped");

@@ -513,8 +513,7 @@ fn layers_come_alone_when_asked_for_alone() {
         assert_eq!(in_force, layers.iter().count(), "{layer}: {}", host.text);
         host.end();
     }
-    // Of a protected host this one is only to be had with a copy that was never readable, whether that is asked for or not;
-    // and to root with its capabilities everything is readable.
+    // In a protected host only with a copy that was never readable; to root with its capabilities everything is.
     if is_static() {
         let mut layers = LayerSet::NONE.with(Layer::NotDumpable);
         if is_root() {

@@ -252,6 +252,23 @@ fn segments_that_their_owner_gave_up_are_told_no_more() {
     assert_eq!(seat.view.mapped_bytes(), 1 << 20);
 }
 
+/// Has a peer announce a segment and lend it.
+fn segment_of_one_slot(of: &PeerPool, id: u32) -> SlotView {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create(c"test", flags).unwrap();
+    ftruncate(&file, 4096).unwrap();
+    fcntl_add_seals(&file, SEGMENT_SEALS).unwrap();
+    of.add_segment(id, 4096, 1, file).unwrap();
+    let at = SlotRef {
+        segment: id,
+        slot: 0,
+        generation: 1,
+        offset: 0,
+        len: 4096,
+    };
+    of.view(at).unwrap()
+}
+
 #[test]
 fn a_peer_with_many_segments_does_not_make_another_map_them_all() {
     let pool = shared(16 << 20);
@@ -263,24 +280,18 @@ fn a_peer_with_many_segments_does_not_make_another_map_them_all() {
         },
     );
     let mut seat = Seat::of(&pool, LenderLimits::alone(16 << 20));
-    let view_of = |id: u32| {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = memfd_create(c"test", flags).unwrap();
-        ftruncate(&file, 4096).unwrap();
-        fcntl_add_seals(&file, SEGMENT_SEALS).unwrap();
-        origin.add_segment(id, 4096, 1, file).unwrap();
-        let at = SlotRef {
-            segment: id,
-            slot: 0,
-            generation: 1,
-            offset: 0,
-            len: 4096,
-        };
-        origin.view(at).unwrap()
-    };
+    let other = PeerPool::on_terms(
+        PeerPoolLimits::default(),
+        PeerTerms {
+            beside: Some(pool.clone()),
+            trust: None,
+        },
+    );
+    // So many are passed on of one peer at most.
     let mut kept = Vec::new();
     let refused = loop {
-        let view = view_of(kept.len() as u32);
+        let from = [&origin, &other][kept.len() % 2];
+        let view = segment_of_one_slot(from, kept.len() as u32);
         match seat.lender.forward(&view) {
             Ok(at) => kept.push(at.unwrap()),
             Err(refused) => break refused,
@@ -292,11 +303,56 @@ fn a_peer_with_many_segments_does_not_make_another_map_them_all() {
         kept.len()
     );
     seat.lender.release(release_of(kept[0], 1)).unwrap();
-    let view = view_of(1000);
+    let view = segment_of_one_slot(&origin, 1000);
     assert!(
         seat.lender.forward(&view).unwrap().is_some(),
         "there is one less"
     );
+}
+
+#[test]
+fn a_peer_with_many_segments_does_not_use_up_descriptors() {
+    let pool = shared(16 << 20);
+    let terms = PeerTerms {
+        beside: Some(pool.clone()),
+        trust: None,
+    };
+    let origin = PeerPool::on_terms(PeerPoolLimits::default(), terms);
+    let mut seat = Seat::of(&pool, LenderLimits::alone(16 << 20));
+    let mut passed_on = |id: u32| {
+        let view = segment_of_one_slot(&origin, id);
+        let at = seat.lender.forward(&view).unwrap();
+        let is_passed_on = at.is_some();
+        if let Some(at) = at {
+            seat.lender.release(release_of(at, 1)).unwrap();
+        }
+        is_passed_on
+    };
+    assert!((0..64).all(&mut passed_on));
+    assert!(!(64..1000).any(&mut passed_on), "further ones are copied");
+    origin.retire_segment(999).unwrap();
+    assert!(!passed_on(999));
+    origin.retire_segment(0).unwrap();
+    assert!(passed_on(0), "there is one less");
+}
+
+#[test]
+fn a_lender_that_goes_gives_nothing_back_of_other_peers() {
+    let pool = shared(16 << 20);
+    let origin = Origin::beside(Some(&pool));
+    let mut seat = Seat::of(&pool, LenderLimits::alone(16 << 20));
+    let view = origin.sample(5);
+    seat.lender.forward(&view).unwrap().unwrap();
+    drop(view);
+    drop(seat);
+    assert_eq!(carry_releases(&origin.here, &origin.lent), 0);
+    assert_eq!(origin.lent.usage().leased, 1, "the peer may be reading it");
+    let mut seat = Seat::of(&pool, LenderLimits::alone(16 << 20));
+    let view = origin.sample(6);
+    seat.lender.forward(&view).unwrap().unwrap();
+    seat.lender.revoke_all();
+    drop((view, seat));
+    assert_eq!(carry_releases(&origin.here, &origin.lent), 1);
 }
 
 #[test]
