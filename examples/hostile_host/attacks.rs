@@ -14,15 +14,38 @@ pub(crate) struct Attack {
 pub(crate) enum Ends {
     /// The start of the host fails with an error that says this.
     Refused(&'static str),
-    /// The link ends with a `Protocol` error that says this.
+    /// The link ends with a `Protocol` error that says this, and so does the call that is pending.
     Broken(&'static str),
+    /// The link ends with such an error while no call is pending.
+    BrokenIdle(&'static str),
     /// The host counts as lost, and this is among its last words.
     Lost(&'static str),
     /// The link goes on: it does no harm.
     Harmless,
 }
 
-use Ends::{Broken, Harmless, Lost, Refused};
+use Ends::{Broken, BrokenIdle, Harmless, Lost, Refused};
+
+/// What the program is made of.
+const SOURCES: [&str; 9] = [
+    include_str!("attacks.rs"),
+    include_str!("deeds.rs"),
+    include_str!("deeds/hello.rs"),
+    include_str!("deeds/memory.rs"),
+    include_str!("deeds/rings.rs"),
+    include_str!("deeds/talk.rs"),
+    include_str!("main.rs"),
+    include_str!("objects.rs"),
+    include_str!("peer.rs"),
+];
+
+/// A hash over its sources: who reads this list and runs the program sees whether both are of one version (FNV-1a).
+pub(crate) fn version() -> u64 {
+    let bytes = SOURCES.iter().flat_map(|source| source.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
 
 const fn attack(name: &'static str, ends: Ends) -> Attack {
     Attack { name, ends }
@@ -288,6 +311,11 @@ pub(crate) const ATTACKS: &[Attack] = &[
         Broken("a release of what was not given"),
     ),
     attack("release-none", Harmless),
+    attack("release-watched-none", Harmless),
+    attack(
+        "release-watched-twice",
+        Broken("a release of what was not given"),
+    ),
     // The end of actors.
     attack("death-of-strangers", Harmless),
     attack("death-garbage", Broken("end of object 1")),
@@ -341,7 +369,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         "segment-retired-unknown",
         Broken("there is no such segment"),
     ),
-    attack("segment-retired-in-use", Broken("it is still lent")),
+    attack("segment-retired-in-use", BrokenIdle("it is still lent")),
     // Slots.
     attack(
         "slot-without-segment",

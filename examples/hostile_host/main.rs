@@ -1,6 +1,6 @@
 //! A host program that an attacker has: it takes the socket that the application left it and says whatever it likes. The
 //! tests start it under the name of an attack ([`attacks::ATTACKS`] is the list) and look how the application fares. By itself
-//! it does nothing.
+//! it does nothing but tell its version and its attacks.
 
 mod attacks;
 mod deeds;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let endpoint = match portcullis_transport::host::endpoint() {
         Ok(Some(endpoint)) => endpoint,
         Ok(None) => {
+            println!("{:016x}", attacks::version());
             eprintln!("hostile_host is started as a host, by the tests; its attacks:");
             for attack in attacks::ATTACKS {
                 eprintln!("  {}: {:?}", attack.name, attack.ends);

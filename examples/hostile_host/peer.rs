@@ -34,6 +34,8 @@ pub(crate) const ERROR: u16 = 1 << 15;
 pub(crate) const CANCELLED: u16 = 1 << 14;
 /// A call begins with a trace.
 pub(crate) const TRACED: u16 = 1 << 13;
+/// A release whose sender still wants to be told of the object's end.
+pub(crate) const WATCHED: u16 = 1 << 12;
 const TRACE_LEN: usize = 24;
 
 /// What a call to a host that has done its deed is answered with, if its link still stands.

@@ -12,8 +12,8 @@ use portcullis_transport::FrameHeader;
 use super::unknown;
 use crate::objects::{Created, presentation};
 use crate::peer::{
-    CANCELLED, Create, ERROR, Frame, HONEST, Peer, TRACED, WireHandle, bytes, encode, kind, of,
-    reply_to,
+    CANCELLED, Create, ERROR, Frame, HONEST, Peer, TRACED, WATCHED, WireHandle, bytes, encode,
+    kind, of, reply_to,
 };
 
 /// Frames of a flood that does no harm.
@@ -274,9 +274,28 @@ fn release(name: &str, peer: &mut Peer, create: &Create) -> io::Result<()> {
             }
             return go_on(peer, create);
         }
+        "release-watched-none" => {
+            // Takes back a watch that it never had, and gives nothing back.
+            for _ in 0..1000 {
+                peer.send(watched(opener, 0), &[])?;
+            }
+            return go_on(peer, create);
+        }
+        "release-watched-twice" => {
+            peer.send(watched(opener, 1), &[])?;
+            peer.send(watched(opener, 1), &[])?;
+        }
         _ => return unknown(name),
     }
     peer.listen()
+}
+
+/// The same by one that goes on watching the object.
+fn watched(object: WireHandle, count: u64) -> FrameHeader {
+    FrameHeader {
+        flags: WATCHED,
+        ..release_of(object, count)
+    }
 }
 
 fn death_of(object: u32) -> FrameHeader {

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Whatever hangs is found by this.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Looks after each other that find the same: nothing is under way any more.
+const QUIET_LOOKS: u32 = 20;
+
 /// What this process holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -32,6 +35,31 @@ impl Held {
         }
     }
 
+    /// What this process holds when so many hosts live, and what others held is gone: a baseline that is taken while one is
+    /// still being taken down hides a leak of as much.
+    pub(crate) async fn with_hosts(hosts: usize) -> Self {
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        let settled = async {
+            let (mut held, mut looks) = (Self::now(), 0);
+            loop {
+                again.tick().await;
+                let now = Self::now();
+                looks = match now == held && now.children == hosts {
+                    true => looks + 1,
+                    false => 0,
+                };
+                held = now;
+                if looks == QUIET_LOOKS {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(DEADLINE, settled).await.is_err() {
+            panic!("{hosts} hosts live, and held is {:?}", Self::now());
+        }
+        Self::now()
+    }
+
     /// Waits until this process holds no more than before.
     pub(crate) async fn is_back(before: &Self) {
         let mut again = tokio::time::interval(Duration::from_millis(10));
@@ -54,7 +82,8 @@ impl Held {
     }
 }
 
-/// Resident memory of this process in KiB.
+/// Resident memory of this process in KiB. What an allocator keeps for its threads is chance in a short run: only long ones
+/// that somebody asked for are held against it.
 pub(crate) fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
