@@ -1,12 +1,12 @@
-//! The fuzz targets on the stable toolchain: each corpus file as it is, then a bounded number of mutants of them, the same
-//! ones each time. `PORTCULLIS_FUZZ_RUNS` sets how many per target.
+//! The fuzz targets of frames, handshakes, pools and rings, replayed.
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use portcullis_transport::{FrameHeader, Hello};
+use replay::Replay;
 
+#[path = "../../fuzz/replay.rs"]
+mod replay;
 #[path = "../../fuzz/bodies/transport_frames.rs"]
 mod transport_frames;
 #[path = "../../fuzz/bodies/transport_handshake.rs"]
@@ -17,9 +17,6 @@ mod transport_link;
 mod transport_pool;
 #[path = "../../fuzz/bodies/transport_ring.rs"]
 mod transport_ring;
-
-const DEFAULT_RUNS: u64 = 5_000;
-const MAX_LEN: usize = 16 << 10;
 
 #[test]
 fn any_bytes_into_the_frame_decoder() {
@@ -96,56 +93,13 @@ fn two_frames(first: u8) -> Vec<u8> {
 }
 
 fn replay(target: &str, seeds: &[Vec<u8>], run: impl Fn(&[u8])) {
-    let mut corpus = seeds.to_vec();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/corpus")
-        .join(target);
-    if let Ok(files) = std::fs::read_dir(folder) {
-        corpus.extend(files.map(|file| std::fs::read(file.unwrap().path()).unwrap()));
-    }
-    corpus.iter().for_each(|input| run(input));
-    let runs =
-        std::env::var("PORTCULLIS_FUZZ_RUNS").map_or(DEFAULT_RUNS, |runs| runs.parse().unwrap());
-    let mut random = Prng(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..runs {
-        let mut input = corpus[random.below(corpus.len())].clone();
-        for _ in 0..=random.below(8) {
-            random.mutate(&mut input);
-        }
-        input.truncate(MAX_LEN);
-        run(&input);
-    }
-}
-
-/// A small deterministic generator (xorshift64*).
-struct Prng(u64);
-
-impl Prng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn mutate(&mut self, input: &mut Vec<u8>) {
-        let at = self.below(input.len());
-        match self.below(6) {
-            0 if at < input.len() => input[at] = self.next() as u8,
-            1 if at < input.len() => input[at] ^= 1 << self.below(8),
-            2 if at < input.len() => input[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-            3 => input.insert(at, self.next() as u8),
-            4 => input.truncate(at.max(1)),
-            _ => {
-                let end = (at + self.below(64)).min(input.len());
-                let part = input[at..end].to_vec();
-                let to = self.below(input.len());
-                input.splice(to..to, part);
-            }
-        }
-    }
+    let replay = Replay {
+        target,
+        seeds: seeds.to_vec(),
+        runs: 5_000,
+        max_len: 16 << 10,
+        changes: 8,
+        mutate: |random, input| random.change(input, &[0, 1, 0x7f, 0x80, 0xff]),
+    };
+    replay.run(run);
 }
