@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 pub use components::registry;
 pub use flow::{Flow, Measured};
 
-use self::cores::{Cores, Unpinned};
+use self::cores::Pinning;
 use self::row::Rows;
 use crate::Placement;
 
@@ -34,7 +34,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t)]
     pub placement: Where,
     /// What to measure; everything, if nothing is named
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART", conflicts_with_all = ["size", "file", "hosts"])]
     pub only: Vec<Part>,
     /// Only one flow of samples of so many bytes, 8 to 268435456
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8..=256 << 20))]
@@ -51,15 +51,15 @@ pub struct BenchArgs {
     /// Microseconds between two samples of the latency runs
     #[arg(long, value_name = "U", default_value_t = 3000)]
     pub interval_us: u32,
-    /// How often each figure is measured; the median is printed
+    /// How often flows, latencies and calls are measured; the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub runs: u32,
     /// A hundredth of the work: shows that everything is measured, and says nothing of the machine
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["file", "hosts"])]
     pub quick: bool,
     /// Only how long this file takes: to probe, to the first picture, to decode; beside ffprobe and ffmpeg where they are
     /// installed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "hosts"])]
     pub file: Option<PathBuf>,
     /// Only what hosts cost: their start, from nothing and from a pool, their memory, how soon their death is noticed, and so
     /// many at once
@@ -151,9 +151,7 @@ pub async fn run(args: BenchArgs) -> Result<()> {
         return files::measure(&args, &rows, file).await;
     }
     // What is compared runs on the same cores.
-    let _unpinned = Unpinned::remember();
-    // Before anything is pinned.
-    let _ = Cores::apart();
+    let _pinning = Pinning::begin();
     if let Some(size) = args.size {
         let flow = Flow::new(args.placement, args.direction, size).touch(args.touch);
         samples::flow(&args, &rows, flow).await?;

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Handler};
 use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
 use portcullis_engine::{Component, ContentLimits, Settings};
 
 use super::components::{Echo, Stopwatch, StopwatchControl};
-use super::cores::{Cores, pin_process};
+use super::cores::{Cores, pin_process, unpin};
 use super::row::{self, Rows, Setting};
 use super::{BenchArgs, Where, floor};
-use crate::host::{CreateObject, CreatedObject, HostConnection};
+use crate::bridge::Context;
+use crate::host::{CreateObject, CreatedObject, Host, HostConnection, LinkLimits, ProtectedHost};
 use crate::{Handle, interface, runtime};
 
 /// Calls one after another.
@@ -27,15 +28,31 @@ interface! {
     EchoControl = "bench.EchoControl" { Echo }
 }
 
-/// An actor with the least that a handler can do.
+/// An actor with the least that a handler can do, in actix's own context.
 #[derive(Debug)]
 struct Echoing;
 
+/// The same in a context of ours.
+#[derive(Debug)]
+struct Served;
+
 impl Actor for Echoing {
+    type Context = actix::Context<Self>;
+}
+
+impl Actor for Served {
     type Context = Context<Self>;
 }
 
 impl Handler<Echo> for Echoing {
+    type Result = crate::Result<u64>;
+
+    fn handle(&mut self, message: Echo, _: &mut Self::Context) -> Self::Result {
+        Ok(message.0)
+    }
+}
+
+impl Handler<Echo> for Served {
     type Result = crate::Result<u64>;
 
     fn handle(&mut self, message: Echo, _: &mut Self::Context) -> Self::Result {
@@ -49,7 +66,6 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows) -> Result<()> {
     if args.placement == Where::InProcess {
         return Ok(());
     }
-    let host = start(args.placement).await?;
     let of = |count: usize| Setting::of_host(args.placement, count as u64);
     for (name, cores, pause, count) in [
         ("", Cores::apart(), Duration::ZERO, SEQUENTIAL),
@@ -57,75 +73,106 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows) -> Result<()> {
         ("-asleep", Cores::apart(), args.interval(), PAUSED),
     ] {
         let count = args.few(count);
-        let floor = floor::round_trips(cores, count, pause)?;
-        pin_process(std::process::id(), cores.near);
-        pin_process(host.pid(), cores.far);
-        let echo = echo_in(&host).await?;
-        // From a task of the arbiter that holds the link, as the pipeline's own actors call.
-        let call = move || async move { sequential(count, pause, || echo.send(Echo(1))).await };
-        let times = runtime::run(call).await?;
+        let (mut times, mut floors) = (Vec::new(), Vec::new());
+        for _ in 0..args.runs() {
+            floors.push(floor::round_trips(cores, count, pause)?);
+            let host = start_on(args.placement, cores).await?;
+            let echo = echo_in(&host).await?;
+            // From a task of the arbiter that holds the link, as the pipeline's own actors call.
+            let call = move || async move { sequential(count, pause, || echo.send(Echo(1))).await };
+            times.push(runtime::run(call).await?);
+        }
         for (label, part) in [("p50", 0.5), ("p99", 0.99)] {
-            let (value, floor) = (row::quantile(&times, part), row::quantile(&floor, part));
+            let value = row::median_quantile(&times, part);
+            let floor = row::median_quantile(&floors, part);
             let name = format!("bridged-call{name}-{label}");
             rows.print(&name, of(count), (value, "us"), ("round-trip", floor))?;
         }
     }
-    let cores = Cores::apart();
-    pin_process(std::process::id(), cores.near);
-    pin_process(host.pid(), cores.far);
-    let (echo, count) = (echo_in(&host).await?, args.few(PIPELINED));
-    let call = move || async move { pipelined(count, || echo.send(Echo(1))).await };
-    let (value, floor) = (runtime::run(call).await?, actix_pipelined);
-    let value = (value, "calls/s");
-    rows.print(
-        "bridged-calls",
-        of(count),
-        value,
-        ("actix-send-pipelined", floor),
-    )
+    let (count, mut found) = (args.few(PIPELINED), Vec::new());
+    for _ in 0..args.runs() {
+        let host = start_on(args.placement, Cores::apart()).await?;
+        let echo = echo_in(&host).await?;
+        let call = move || async move { pipelined(count, || echo.send(Echo(1))).await };
+        found.push(runtime::run(call).await?);
+    }
+    let (value, floor) = (row::median(found), actix_pipelined);
+    let (value, floor) = ((value, "calls/s"), ("actix-send-pipelined", floor));
+    rows.print("bridged-calls", of(count), value, floor)
 }
 
-/// A handle to an actor of this process beside actix's own address; answers how many calls a second actix makes.
+/// Handles to actors of this process beside actix's own address; answers how many calls a second actix makes.
 async fn local(args: &BenchArgs, rows: &Rows) -> Result<f64> {
     let (many, most) = (args.few(SEQUENTIAL * 10), args.few(PIPELINED));
     let runs = args.runs();
+    unpin();
+    pin_process(std::process::id(), Cores::apart().near);
     let local = runtime::run(move || async move {
         let address = Echoing.start();
-        let handle = Handle::<EchoControl>::new(&address);
-        let raw = || address.send(Echo(1));
-        let mut found: [Vec<f64>; 4] = Default::default();
-        // In turns: what disturbs one disturbs the other.
+        let handles = [
+            Handle::<EchoControl>::start(Served),
+            Handle::<EchoControl>::new(&address),
+        ];
+        let actix = || async { address.send(Echo(1)).await.map_err(stopped)? };
+        let mut found: [(Vec<f64>, Vec<f64>); 3] = Default::default();
+        // In turns: what disturbs one disturbs the others.
         for _ in 0..runs {
-            let actix = || async { raw().await.map_err(stopped)? };
             let none = Duration::ZERO;
             let times = sequential(many, none, actix).await?;
-            found[0].push(row::quantile(&times, 0.5));
-            let times = sequential(many, none, || handle.send(Echo(1))).await?;
-            found[1].push(row::quantile(&times, 0.5));
-            found[2].push(pipelined(most, actix).await?);
-            found[3].push(pipelined(most, || handle.send(Echo(1))).await?);
+            found[0].0.push(row::quantile(&times, 0.5));
+            found[0].1.push(pipelined(most, actix).await?);
+            for (handle, found) in handles.iter().zip(&mut found[1..]) {
+                let call = || handle.send(Echo(1));
+                let times = sequential(many, none, call).await?;
+                found.0.push(row::quantile(&times, 0.5));
+                found.1.push(pipelined(most, call).await?);
+            }
         }
-        Ok(found.map(row::median))
+        Ok(found.map(|(times, rates)| (row::median(times), row::median(rates))))
     });
-    let [actix, handle, actix_pipelined, handle_pipelined] = local.await?;
-    let (of, value) = (Setting::here(many as u64), (handle, "us"));
-    rows.print("local-call-p50", of, value, ("actix-send", actix))?;
-    let (of, value) = (Setting::here(most as u64), (handle_pipelined, "calls/s"));
-    let floor = ("actix-send-pipelined", actix_pipelined);
-    rows.print("local-calls", of, value, floor)?;
+    let [(actix, actix_pipelined), ours @ ..] = local.await?;
+    for (name, (time, rate)) in [("", "s"), ("-in-actix-context", "s-in-actix-context")]
+        .into_iter()
+        .zip(ours)
+    {
+        let (of, value) = (Setting::here(many as u64), (time, "us"));
+        let name_of_time = format!("local-call{}-p50", name.0);
+        rows.print(&name_of_time, of, value, ("actix-send", actix))?;
+        let (of, value) = (Setting::here(most as u64), (rate, "calls/s"));
+        let floor = ("actix-send-pipelined", actix_pipelined);
+        rows.print(&format!("local-call{}", name.1), of, value, floor)?;
+    }
     Ok(actix_pipelined)
 }
 
+/// A host for as many objects and sessions as are ever measured.
 pub(super) async fn start(place: Where) -> Result<HostConnection> {
+    let limits = LinkLimits {
+        max_objects: 1 << 18,
+        ..LinkLimits::default()
+    };
+    let host = || Host::current().link_limits(limits).max_sessions(128);
     Ok(match place {
         Where::InProcess => HostConnection::in_process(crate::registry()).await?,
-        Where::Isolated => crate::host::Host::current().start().await?,
+        Where::Isolated => host().start().await?,
         Where::Protected => {
             let trust = crate::host::Trust::development();
-            let host = crate::host::ProtectedHost::new(crate::host::Host::current(), trust);
-            host.start().await?
+            ProtectedHost::new(host(), trust).start().await?
         }
     })
+}
+
+/// A host, and this process and it on their cores. Where they have one, they have had no other from the beginning: that is
+/// what they decide by whether to spin.
+pub(super) async fn start_on(place: Where, cores: Cores) -> Result<HostConnection> {
+    unpin();
+    if cores == Cores::same() && cores != Cores::apart() {
+        pin_process(std::process::id(), cores.near);
+    }
+    let host = start(place).await?;
+    pin_process(std::process::id(), cores.near);
+    pin_process(host.pid(), cores.far);
+    Ok(host)
 }
 
 /// An actor in the host that answers.

@@ -37,8 +37,7 @@ impl Cores {
 }
 
 fn allowed() -> impl Iterator<Item = usize> {
-    let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-    (0..CpuSet::MAX_CPU).filter(move |core| set.is_set(*core))
+    (0..CpuSet::MAX_CPU).filter(|core| before().is_set(*core))
 }
 
 /// Keeps the calling thread, and what it starts, on a core. Only makes figures steadier: where it is refused they are not.
@@ -58,22 +57,35 @@ pub(super) fn pin_threads(threads: impl IntoIterator<Item = Pid>, core: usize) {
     }
 }
 
-/// Where the threads of this process might run before they were pinned; they may again when this is dropped.
+/// While it lives the threads of this process may be pinned; when it is dropped they may run where they might before.
 #[derive(Debug)]
-pub(super) struct Unpinned(CpuSet);
+pub(super) struct Pinning(());
 
-impl Unpinned {
-    pub(super) fn remember() -> Self {
-        Self(sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new()))
+impl Pinning {
+    /// Remembers where threads may run. Nothing is pinned yet.
+    pub(super) fn begin() -> Self {
+        let _ = (Cores::apart(), before());
+        Self(())
     }
 }
 
-impl Drop for Unpinned {
+impl Drop for Pinning {
     fn drop(&mut self) {
-        for thread in threads(std::process::id()) {
-            let _ = sched_setaffinity(Some(thread), &self.0);
-        }
+        unpin();
     }
+}
+
+/// Lets all threads of this process run where they might before any was pinned. Due before a host starts: it inherits where it
+/// may run, and a link does not spin where there is one processor.
+pub(super) fn unpin() {
+    for thread in threads(std::process::id()) {
+        let _ = sched_setaffinity(Some(thread), before());
+    }
+}
+
+fn before() -> &'static CpuSet {
+    static BEFORE: OnceLock<CpuSet> = OnceLock::new();
+    BEFORE.get_or_init(|| sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new()))
 }
 
 fn pin(thread: Option<Pid>, core: usize) {

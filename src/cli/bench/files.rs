@@ -67,7 +67,6 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows, file: &Path) -> Resul
         let Some(value) = milliseconds(&mut ours, runs)? else {
             bail!("{name} of {} does not work", file.display());
         };
-        // Nothing to compare with where it is not installed: a floor of zero.
         let floor = milliseconds(&mut theirs, runs)?.unwrap_or(0.0);
         rows.print(name, of, (value, "ms"), (what, floor))?;
     }

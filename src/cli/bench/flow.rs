@@ -1,6 +1,8 @@
 //! Samples through a real session, from a source to a sink, on one or both sides of the wall.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +14,7 @@ use portcullis_engine::topology::{NodeKind, ObjectId, ObjectRef, Topology};
 use portcullis_engine::{Component, ContentLimits, MediaTime, Settings, StreamId};
 
 use super::components::{METRONOME, MetronomeSettings, Stopwatch, TakeLatencies};
-use super::cores::{Cores, pin_process, pin_threads, threads};
+use super::cores::{Cores, pin_process, pin_threads, threads, unpin};
 use super::row::Setting;
 use super::{Direction, Where};
 use crate::host::{CreateObject, CreatedObject, HostConnection};
@@ -155,6 +157,7 @@ impl Flow {
         if let Some(host) = host {
             builder = builder.host(host);
         }
+        unpin();
         let session = builder.start().await?;
         let there = session.host().clone();
         let process = std::process::id();
@@ -272,11 +275,11 @@ impl Ready {
     /// Those of a session; when not every sample arrived.
     pub async fn run(mut self) -> Result<Measured> {
         let pids = [std::process::id(), self.session.host().pid()];
-        let cpu_before = cpu_time(pids);
+        let cpu_before = CpuTime::of(pids);
         let start = Instant::now();
         self.play().await?;
         let wall = start.elapsed();
-        let cpu = cpu_time(pids).saturating_sub(cpu_before);
+        let cpu = CpuTime::of(pids).since(&cpu_before);
         let arrived: u64 = self
             .session
             .statistics()
@@ -296,9 +299,9 @@ impl Ready {
     }
 
     /// Processor time so far of all the processes in which these run.
-    pub(super) fn cpu_of_all(all: &[Self]) -> Duration {
+    pub(super) fn cpu_of_all(all: &[Self]) -> CpuTime {
         let hosts = all.iter().map(|ready| ready.session.host().pid());
-        cpu_time(hosts.chain([std::process::id()]))
+        CpuTime::of(hosts.chain([std::process::id()]))
     }
 
     /// Plays it to its end.
@@ -323,8 +326,8 @@ pub struct Measured {
     pub bytes: u64,
     /// From the start command to the end event.
     pub wall: Duration,
-    /// Processor time of both processes.
-    pub cpu: Duration,
+    /// Processor time of both processes; `None` where the system does not say.
+    pub cpu: Option<Duration>,
 }
 
 impl Measured {
@@ -332,8 +335,8 @@ impl Measured {
         self.samples as f64 / self.wall.as_secs_f64()
     }
 
-    pub(super) fn cpu_us(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.samples as f64
+    pub(super) fn cpu_us(&self) -> Option<f64> {
+        Some(self.cpu?.as_secs_f64() * 1e6 / self.samples as f64)
     }
 
     /// How many samples take about so many seconds.
@@ -342,21 +345,40 @@ impl Measured {
     }
 }
 
-/// Processor time of all threads of these processes, each counted once. Zero where the system does not say.
-fn cpu_time(pids: impl IntoIterator<Item = u32>) -> Duration {
-    let distinct: BTreeSet<_> = pids.into_iter().collect();
-    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
-        // Nanoseconds on a core, then nanoseconds of waiting for one, then time slices.
-        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split(' ').next()?.parse().ok()
-    };
-    let nanoseconds = distinct
-        .iter()
-        .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok())
-        .flatten()
-        .filter_map(|entry| of_thread(entry.ok()?.path()))
-        .sum();
-    Duration::from_nanos(nanoseconds)
+/// Processor time so far of all threads of some processes, each counted once.
+#[derive(Debug, Default)]
+pub(super) struct CpuTime(BTreeMap<(u32, OsString), u64>);
+
+impl CpuTime {
+    fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+        let mut times = BTreeMap::new();
+        for pid in pids {
+            let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+                continue;
+            };
+            for thread in threads.filter_map(Result::ok) {
+                if let Some(nanoseconds) = of_thread(&thread.path()) {
+                    times.insert((pid, thread.file_name()), nanoseconds);
+                }
+            }
+        }
+        Self(times)
+    }
+
+    /// What was spent since; `None` where the system does not say. What a thread has spent that has ended since is not in it.
+    pub(super) fn since(&self, before: &Self) -> Option<Duration> {
+        let spent = self.0.iter().map(|(thread, now)| {
+            let then = before.0.get(thread).copied().unwrap_or_default();
+            now.saturating_sub(then)
+        });
+        (!self.0.is_empty()).then(|| Duration::from_nanos(spent.sum()))
+    }
+}
+
+fn of_thread(path: &Path) -> Option<u64> {
+    // Nanoseconds on a core, then nanoseconds of waiting for one, then time slices.
+    let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -366,6 +388,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_measured_arrives() {
         crate::host::init(super::super::registry());
+        let _pinning = super::super::cores::Pinning::begin();
         let flow = Flow::new(Where::InProcess, Direction::ToHost, 4096).touch(true);
         for batch in [Some(1), None] {
             let ready = flow.batch(batch).start(500).await.expect("is set");

@@ -57,7 +57,7 @@ impl Rows {
         self.write(bench, of, value, unit, None)
     }
 
-    /// Prints one figure; `floor` names what it is compared with.
+    /// Prints one figure; `floor` names what it is compared with, where that was measured.
     pub(super) fn print(
         &self,
         bench: &str,
@@ -65,7 +65,9 @@ impl Rows {
         (value, unit): (f64, &str),
         (floor, floor_value): (&str, f64),
     ) -> Result<()> {
-        self.write(bench, of, value, unit, Some((floor, floor_value)))
+        // There is nothing to compare with where what would be is not installed.
+        let floor = (floor_value > 0.0).then_some((floor, floor_value));
+        self.write(bench, of, value, unit, floor)
     }
 
     fn write(
@@ -130,6 +132,11 @@ fn round(value: f64) -> f64 {
 /// The middle value.
 pub(super) fn median(values: Vec<f64>) -> f64 {
     quantile(&values, 0.5)
+}
+
+/// The middle one of several runs' quantiles.
+pub(super) fn median_quantile(runs: &[Vec<f64>], part: f64) -> f64 {
+    median(runs.iter().map(|run| quantile(run, part)).collect())
 }
 
 /// The value below which this part of them lies.

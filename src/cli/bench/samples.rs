@@ -17,7 +17,8 @@ const PACED: usize = 300;
 #[derive(Clone, Copy, Debug)]
 struct Medians {
     per_second: f64,
-    cpu_us: f64,
+    /// `None` where the system does not say.
+    cpu_us: Option<f64>,
     count: u64,
 }
 
@@ -36,10 +37,10 @@ async fn medians(args: &BenchArgs, flow: Flow) -> Result<Medians> {
     for _ in 0..args.runs() {
         runs.push(flow.start(count).await?.run().await?);
     }
-    let median = |of: fn(&Measured) -> f64| row::median(runs.iter().map(of).collect());
+    let cpu: Option<Vec<_>> = runs.iter().map(Measured::cpu_us).collect();
     Ok(Medians {
-        per_second: median(Measured::per_second),
-        cpu_us: median(Measured::cpu_us),
+        per_second: row::median(runs.iter().map(Measured::per_second).collect()),
+        cpu_us: cpu.map(row::median),
         count,
     })
 }
@@ -57,8 +58,10 @@ pub(super) async fn flow(args: &BenchArgs, rows: &Rows, flow: Flow) -> Result<()
         let of = flow.setting(medians.count);
         let per_second = (medians.per_second, "samples/s");
         rows.print(&format!("samples-{name}"), of, per_second, floor)?;
-        let (cpu, floor) = ((medians.cpu_us, "us/sample"), (floor.0, 1e6 / floor.1));
-        rows.print(&format!("cpu-{name}"), of, cpu, floor)?;
+        if let Some(cpu) = medians.cpu_us {
+            let (cpu, floor) = ((cpu, "us/sample"), (floor.0, 1e6 / floor.1));
+            rows.print(&format!("cpu-{name}"), of, cpu, floor)?;
+        }
     }
     Ok(())
 }
@@ -94,17 +97,13 @@ pub(super) async fn large(args: &BenchArgs, rows: &Rows) -> Result<()> {
                     count: medians.count,
                     ..of
                 };
-                let (value, cpu) = (
-                    (medians.per_second, "samples/s"),
-                    (medians.cpu_us, "us/sample"),
-                );
+                let value = (medians.per_second, "samples/s");
                 rows.print(&format!("large-{name}"), of, value, floor)?;
-                rows.print(
-                    &format!("large-{name}-cpu"),
-                    of,
-                    cpu,
-                    (floor.0, 1e6 / floor.1),
-                )
+                let Some(cpu) = medians.cpu_us else {
+                    return Ok(());
+                };
+                let (cpu, floor) = ((cpu, "us/sample"), (floor.0, 1e6 / floor.1));
+                rows.print(&format!("large-{name}-cpu"), of, cpu, floor)
             };
             if place == Where::InProcess {
                 in_process = medians_of_shared.per_second;
@@ -136,11 +135,21 @@ pub(super) async fn paced(args: &BenchArgs, rows: &Rows, flow: Flow) -> Result<(
         args.count
             .map_or(PACED, |count| count.clamp(20, 2000) as usize),
     ) as u64;
-    let wake = floor::paced_wake_up(Cores::apart(), args.interval(), count)?;
-    let paced = flow.paced(args.interval_us, count).await?;
-    let of = flow.setting(paced.len() as u64);
+    let (mut wakes, mut latencies) = (Vec::new(), Vec::new());
+    for _ in 0..args.runs() {
+        wakes.push(floor::paced_wake_up(
+            Cores::apart(),
+            args.interval(),
+            count,
+        )?);
+        latencies.push(flow.paced(args.interval_us, count).await?);
+    }
+    let of = flow.setting(count);
     for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
-        let (value, floor) = (row::quantile(&paced, part), row::quantile(&wake, part));
+        let (value, floor) = (
+            row::median_quantile(&latencies, part),
+            row::median_quantile(&wakes, part),
+        );
         let name = format!("latency-{name}");
         rows.print(&name, of, (value, "us"), ("paced-wake-up-apart", floor))?;
     }

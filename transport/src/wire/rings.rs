@@ -344,6 +344,8 @@ impl RingReader {
                 }
             }
             if wait.since.elapsed() < wait.window {
+                // Whom the peer's answer depends on may wait for this processor.
+                std::thread::yield_now();
                 // After the other tasks of this thread.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

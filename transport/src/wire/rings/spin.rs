@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
-/// The longest that is spun: about what a wake-up costs where it is dear.
-const LONGEST: Duration = Duration::from_micros(20);
+/// The longest that is spun: what a wake-up costs where it is dear. Less would leave two sides asleep that were so once, as
+/// each waits for the other to wake up.
+const LONGEST: Duration = Duration::from_micros(60);
 /// The shortest that is worth trying.
 const SHORTEST: Duration = Duration::from_micros(2);
 /// Waits that are let pass without spinning, at most, before it is tried again.
