@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    portcullis::host::init(portcullis::cli::bench::registry());
+    portcullis::cli::bench::init_host();
     portcullis::cli::main()
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+pub use calls::init_host;
 pub use components::registry;
 pub use flow::{Flow, Measured};
 

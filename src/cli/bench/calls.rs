@@ -12,7 +12,10 @@ use super::cores::{Cores, pin_process, unpin};
 use super::row::{self, Rows, Setting};
 use super::{BenchArgs, Where, floor};
 use crate::bridge::Context;
-use crate::host::{CreateObject, CreatedObject, Host, HostConnection, LinkLimits, ProtectedHost};
+use crate::host::{
+    ActorHost, CreateObject, CreatedObject, Host, HostConnection, LinkLimits, ProtectedHost,
+    init_actor,
+};
 use crate::{Handle, interface, runtime};
 
 /// Calls one after another.
@@ -22,6 +25,9 @@ const PAUSED: usize = 300;
 /// Calls of which a window is under way.
 const PIPELINED: usize = 200_000;
 const WINDOW: usize = 256;
+
+/// Set for a host of an echo.
+const ECHO_HOST: &str = "PORTCULLIS_BENCH_ECHO";
 
 interface! {
     /// What an echo answers.
@@ -66,7 +72,7 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows) -> Result<()> {
     if args.placement == Where::InProcess {
         return Ok(());
     }
-    let of = |count: usize| Setting::of_host(args.placement, count as u64);
+    let of = |count: usize| Setting::of_host(Where::Isolated, count as u64);
     for (name, cores, pause, count) in [
         ("", Cores::apart(), Duration::ZERO, SEQUENTIAL),
         ("-one-core", Cores::same(), Duration::ZERO, SEQUENTIAL),
@@ -76,8 +82,8 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows) -> Result<()> {
         let (mut times, mut floors) = (Vec::new(), Vec::new());
         for _ in 0..args.runs() {
             floors.push(floor::round_trips(cores, count, pause)?);
-            let host = start_on(args.placement, cores).await?;
-            let echo = echo_in(&host).await?;
+            let host = start_echo_on(cores).await?;
+            let echo = host.root().clone();
             // From a task of the arbiter that holds the link, as the pipeline's own actors call.
             let call = move || async move { sequential(count, pause, || echo.send(Echo(1))).await };
             times.push(runtime::run(call).await?);
@@ -91,14 +97,41 @@ pub(super) async fn measure(args: &BenchArgs, rows: &Rows) -> Result<()> {
     }
     let (count, mut found) = (args.few(PIPELINED), Vec::new());
     for _ in 0..args.runs() {
-        let host = start_on(args.placement, Cores::apart()).await?;
-        let echo = echo_in(&host).await?;
+        let host = start_echo_on(Cores::apart()).await?;
+        let echo = host.root().clone();
         let call = move || async move { pipelined(count, || echo.send(Echo(1))).await };
         found.push(runtime::run(call).await?);
     }
     let (value, floor) = (row::median(found), actix_pipelined);
     let (value, floor) = ((value, "calls/s"), ("actix-send-pipelined", floor));
-    rows.print("bridged-calls", of(count), value, floor)
+    rows.print("bridged-calls", of(count), value, floor)?;
+    components(args, rows, actix_pipelined).await
+}
+
+/// The same to a component of a media host, which is behind an actor that looks after it.
+async fn components(args: &BenchArgs, rows: &Rows, actix_pipelined: f64) -> Result<()> {
+    let (few, many) = (args.few(SEQUENTIAL), args.few(PIPELINED));
+    let (mut times, mut floors, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..args.runs() {
+        floors.push(floor::round_trips(Cores::apart(), few, Duration::ZERO)?);
+        let host = start_on(args.placement, Cores::apart()).await?;
+        let echo = echo_in(&host).await?;
+        let call = move || async move {
+            let call = || echo.send(Echo(1));
+            let times = sequential(few, Duration::ZERO, call).await?;
+            Ok((times, pipelined(many, call).await?))
+        };
+        let (run, rate) = runtime::run(call).await?;
+        times.push(run);
+        rates.push(rate);
+    }
+    let of = |count: usize| Setting::of_host(args.placement, count as u64);
+    let value = (row::median_quantile(&times, 0.5), "us");
+    let floor = ("round-trip", row::median_quantile(&floors, 0.5));
+    rows.print("component-call-p50", of(few), value, floor)?;
+    let value = (row::median(rates), "calls/s");
+    let floor = ("actix-send-pipelined", actix_pipelined);
+    rows.print("component-calls", of(many), value, floor)
 }
 
 /// Handles to actors of this process beside actix's own address; answers how many calls a second actix makes.
@@ -162,17 +195,43 @@ pub(super) async fn start(place: Where) -> Result<HostConnection> {
     })
 }
 
-/// A host, and this process and it on their cores. Where they have one, they have had no other from the beginning: that is
-/// what they decide by whether to spin.
+/// A host, and this process and it on their cores.
 pub(super) async fn start_on(place: Where, cores: Cores) -> Result<HostConnection> {
+    before_start_on(cores);
+    let host = start(place).await?;
+    pin_both(host.pid(), cores);
+    Ok(host)
+}
+
+/// A host of nothing but an actor that answers.
+async fn start_echo_on(cores: Cores) -> Result<ActorHost<EchoControl>> {
+    before_start_on(cores);
+    let host = Host::current().variable(ECHO_HOST, "1");
+    let host = host.start_actor::<EchoControl>().await?;
+    pin_both(host.pid(), cores);
+    Ok(host)
+}
+
+/// Where both sides are to have one core, they have had no other from the beginning: that is what they decide by whether to
+/// spin.
+fn before_start_on(cores: Cores) {
     unpin();
     if cores == Cores::same() && cores != Cores::apart() {
         pin_process(std::process::id(), cores.near);
     }
-    let host = start(place).await?;
+}
+
+fn pin_both(host: u32, cores: Cores) {
     pin_process(std::process::id(), cores.near);
-    pin_process(host.pid(), cores.far);
-    Ok(host)
+    pin_process(host, cores.far);
+}
+
+/// Makes this program able to host what is measured, as [`host::init`](crate::host::init) does.
+pub fn init_host() {
+    match std::env::var_os(ECHO_HOST) {
+        Some(_) => init_actor(|| Handle::<EchoControl>::start(Served)),
+        None => crate::host::init(super::registry()),
+    }
 }
 
 /// An actor in the host that answers.

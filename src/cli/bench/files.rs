@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::row::{self, Rows, Setting};
 use super::{BenchArgs, Where};
@@ -14,6 +14,9 @@ use crate::StreamSelector;
 
 /// Whole decodes of the file, each with a host of its own.
 const DECODES: usize = 20;
+/// The same with [`UNDER_WAY`] at a time.
+const ROUND: usize = 100;
+const UNDER_WAY: usize = 4;
 
 /// Prints what `file` takes.
 pub(super) async fn measure(args: &BenchArgs, rows: &Rows, file: &Path) -> Result<()> {
@@ -89,7 +92,36 @@ async fn decodes(args: &BenchArgs, rows: &Rows, file: &Path) -> Result<()> {
     let [there, here] = times.map(|times| 1.0 / row::median(times));
     let of = Setting::of_host(args.placement, DECODES as u64);
     let (value, floor) = ((there, "files/s"), ("in-process", here));
-    rows.print("decodes-one-by-one", of, value, floor)
+    rows.print("decodes-one-by-one", of, value, floor)?;
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..args.runs {
+        for (place, rates) in [args.placement, Where::InProcess]
+            .into_iter()
+            .zip(&mut rates)
+        {
+            rates.push(at_once(place, file).await?);
+        }
+    }
+    let [there, here] = rates.map(row::median);
+    let of = Setting::of_host(args.placement, ROUND as u64);
+    let (value, floor) = ((there, "files/s"), ("in-process", here));
+    rows.print("decodes-at-once", of, value, floor)
+}
+
+/// Whole decodes a second with several under way.
+async fn at_once(place: Where, file: &Path) -> Result<f64> {
+    let start = Instant::now();
+    futures::stream::iter(0..ROUND)
+        .map(|_| {
+            let file = file.to_owned();
+            // A task each: what a decode does here is done on all processors.
+            tokio::spawn(async move { decode(place, &file).await })
+        })
+        .buffer_unordered(UNDER_WAY)
+        .map(|decoded| decoded.map_err(anyhow::Error::from).flatten())
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(ROUND as f64 / start.elapsed().as_secs_f64())
 }
 
 async fn decode(place: Where, file: &Path) -> Result<u64> {

@@ -33,6 +33,7 @@ fn a_quick_run_prints_every_part_with_its_floor() {
         "bridged-call-one-core-p99",
         "bridged-call-asleep-p50",
         "bridged-calls",
+        "component-call-p50",
         "call-with-100-handles",
         "cpu-with-10-sessions",
         "cpu-with-10-hosts",

@@ -193,12 +193,15 @@ fn sweep_aside(hierarchy: &Hierarchy) {
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_gone = name.to_str().and_then(application).is_some_and(is_gone);
+        // Looked at only where it could be one: there are many files beside it.
+        let Some(application) = name.to_str().and_then(application) else {
+            continue;
+        };
         let made = entry.metadata().and_then(|facts| facts.modified());
         let is_fresh = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < FRESH));
         // The kernel keeps one that has processes.
-        if is_gone
-            && !is_fresh
+        if !is_fresh
+            && is_gone(application)
             && let Err(error) = fs::remove_dir(entry.path())
         {
             tracing::debug!(%error, "a control group of an application that is gone stays");
