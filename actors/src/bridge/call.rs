@@ -375,6 +375,7 @@ impl<M: Remote> Wake for Told<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::ManuallyDrop;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -421,38 +422,45 @@ mod tests {
     #[test]
     fn calls_that_wait_are_dropped_while_a_link_looks_after_their_deadlines() {
         const THREADS: usize = 3;
-        const ROUNDS: u64 = 20_000;
+        const ROUNDS: usize = 20_000;
         let lines = Lines::new(Arc::default());
         let gate = Gate::new(1, 1, Some(Arc::clone(&lines)));
         let quiet = actix_rt::System::new()
             .block_on(async { Handle::<Quiet>::start(QuietActor) })
             .into_any();
-        let held = gate.enter(Class::Prompt).expect("free");
+        // Where threads wait for each other, giving it back would wait too.
+        let held = ManuallyDrop::new(gate.enter(Class::Prompt).expect("free"));
         let (done, wait) = mpsc::channel();
+        let is_done = Arc::new(AtomicBool::new(false));
         let now = Instant::now();
         for _ in 0..THREADS {
             let (gate, via) = (Arc::clone(&gate), Arc::clone(quiet.shared_arc()));
             let done = done.clone();
             std::thread::spawn(move || {
-                for round in 0..ROUNDS {
-                    let late = now + Duration::from_millis(round);
-                    drop(waiting(&gate, &via, late));
+                for _ in 0..ROUNDS {
+                    // One of them is late: all have to be looked at.
+                    let calls = [0, 60, 60].map(|secs| {
+                        let deadline = now + Duration::from_secs(secs);
+                        waiting(&gate, &via, deadline)
+                    });
+                    drop(calls);
                 }
                 done.send(()).expect("is waited for");
             });
         }
-        // Those that it finds are late, one after another.
+        let is_over = Arc::clone(&is_done);
         std::thread::spawn(move || {
-            for round in 0..ROUNDS {
-                lines.expire(now + Duration::from_millis(round));
+            while !is_over.load(Ordering::SeqCst) {
+                lines.expire(now);
             }
             done.send(()).expect("is waited for");
         });
-        for _ in 0..=THREADS {
+        for thread in 0..=THREADS {
+            is_done.store(thread == THREADS, Ordering::SeqCst);
             let ended = wait.recv_timeout(Duration::from_secs(20));
             ended.expect("nobody waits for another");
         }
-        drop(held);
+        drop(ManuallyDrop::into_inner(held));
         assert_eq!(format!("{gate:?}"), "Gate([1, 1] free)");
     }
 }

@@ -30,7 +30,7 @@ fn a_call_that_has_gone_on_its_way_to_the_link_is_never_made() {
 #[test]
 fn a_call_that_is_let_go_on_another_thread_and_has_gone_is_never_made() {
     over_each(&Over::ALL, &[false], |over| async move {
-        let (near, far, _) = pair(over).await;
+        let (near, far, seen) = pair(over).await;
         let root = near.root::<Desk>().expect("a root");
         let held: Vec<_> = (0..64).map(|number| root.send(Note(number))).collect();
         // In line, and behind it one for which there is a place.
@@ -45,6 +45,7 @@ fn a_call_that_is_let_go_on_another_thread_and_has_gone_is_never_made() {
         gone.join().expect("are dropped");
         until_idle(&near, &far).await;
         assert_eq!(root.send(Add(1, 2)).await, Ok(3));
+        assert_eq!(seen.waits_dropped.load(Ordering::SeqCst), 0);
     });
 }
 
