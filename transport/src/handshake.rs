@@ -77,7 +77,7 @@ impl Features {
 pub struct LinkLimits {
     /// Bytes of the largest frame body: of a message or reply, without what travels in shared memory. 1 KiB to 64 MiB.
     pub max_frame: u32,
-    /// Objects that each side may export to the other. 1 to 1,048,576.
+    /// Objects that each side may export to the other, and requests to one of them that wait by design. 1 to 1,048,576.
     pub max_objects: u32,
     /// Calls in flight over the whole link, per direction: further ones wait on their own side. 1 to 1,048,576.
     pub call_window: u32,

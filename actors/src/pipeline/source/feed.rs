@@ -15,8 +15,8 @@ use crate::pipeline::memory::NodeMemory;
 
 /// Samples that are handed over together at most.
 const BATCH: usize = 512;
-/// Payload bytes after which they are handed over.
-const BATCH_BYTES: u64 = 256 << 10;
+/// Payload bytes after which they are handed over: several pictures, as handing over wakes another thread.
+const BATCH_BYTES: u64 = 4 << 20;
 /// Time after which they are: what is slow to read is handed over as it comes.
 const BATCH_TIME: Duration = Duration::from_millis(1);
 /// Samples between two looks at the time where reading never waits: a look costs as much as reading a small sample.
