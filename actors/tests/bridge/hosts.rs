@@ -9,11 +9,12 @@ use portcullis_actors::runtime;
 use portcullis_engine::ErrorKind;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::claims::within_deadline;
 use crate::lab::{
     AskKept, AwaitEvents, Begin, Events, IsHome, Keep, Kept, Lab, LabActor, Nested, Panic, Stop,
     Wait, WaitOnKept, WatchKept, Whose,
 };
-use crate::{spans, within_deadline};
+use crate::spans;
 
 pub(crate) fn claims(run: &mut impl FnMut(&str, fn())) {
     run(

@@ -5,9 +5,9 @@ use portcullis_actors::host::Host;
 use portcullis_actors::runtime;
 use tracing::Instrument;
 
+use crate::claims::within_deadline;
 use crate::lab::{Call, Lab, LabActor, Spans};
 use crate::spans::{self, Seen};
-use crate::within_deadline;
 
 pub(crate) fn claims(run: &mut impl FnMut(&str, fn())) {
     run(

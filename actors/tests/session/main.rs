@@ -2,11 +2,12 @@
 //!
 //! This program is its own host, so it has a `main` of its own: `host::init` must come before any thread.
 
+#[path = "../support/claims.rs"]
+mod claims;
 mod components;
 mod leaks;
 mod reading;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,49 +17,21 @@ use portcullis_engine::Settings;
 use portcullis_engine::StreamId;
 use portcullis_engine::topology::{NodeKind, ObjectRef, Topology};
 
+use claims::{Claims, within_deadline};
 use components::CounterSettings;
 
 fn main() {
     portcullis_actors::host::init(components::registry());
-    let wanted: Vec<_> = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with('-'))
-        .collect();
-    let mut failed = 0;
-    let mut run = |name: &str, claim: fn()| {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| name.contains(wanted)) {
-            return;
-        }
-        let outcome = std::panic::catch_unwind(claim);
-        println!(
-            "test {name} ... {}",
-            if outcome.is_ok() { "ok" } else { "FAILED" }
-        );
-        failed += i32::from(outcome.is_err());
-    };
+    let mut claims = Claims::of_command_line();
+    let mut run = |name: &str, claim: fn()| claims.run(name, claim);
     leaks::claims(&mut run);
     reading::claims(&mut run);
-    if failed > 0 {
-        std::process::exit(1);
-    }
+    claims.end();
 }
 
 /// The placements that every claim holds in.
 fn placements() -> [Placement; 2] {
     [Placement::InProcess, Placement::isolated()]
-}
-
-/// Runs a test to its end, or fails it.
-fn within_deadline<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), test)
-            .await
-            .expect("within the deadline")
-    })
 }
 
 /// Waits for a state that nothing announces.
