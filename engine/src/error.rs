@@ -63,7 +63,7 @@ pub enum ErrorKind {
         what: Text,
     },
     /// The content is encrypted and this placement has no way to decrypt it.
-    #[error("stream is protected ({scheme}): it plays only in a protected host")]
+    #[error("stream is protected ({scheme}), and there is no key for it here")]
     Protected {
         /// The protection scheme, such as `cenc`.
         scheme: Text,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use portcullis_engine::{ContentLimits, Error, ErrorKind};
 
 use super::failure::Failure;
-use super::trust;
+use super::{log, trust};
 use crate::host::{Host, ProtectedHost, SandboxPolicy, Trust};
 use crate::{Placement, SourceSide};
 
@@ -97,9 +97,22 @@ impl HostArgs {
                 "--sandbox best-effort is not for protected hosts, whose sandbox is complete",
             ));
         }
+        if self.placement != PlacementName::Protected && self.manifest.is_some() {
+            return Err(Failure::usage(
+                "--manifest is for protected hosts: --placement protected",
+            ));
+        }
+        if self.placement == PlacementName::InProcess && self.host_program.is_some() {
+            return Err(Failure::usage(
+                "--host-program: there is no host in --placement in-process",
+            ));
+        }
         let host = host.sandbox(match self.sandbox {
             SandboxName::Require => SandboxPolicy::Require,
-            SandboxName::BestEffort => SandboxPolicy::BestEffort,
+            SandboxName::BestEffort => {
+                log::warn_of_hosts();
+                SandboxPolicy::BestEffort
+            }
         });
         Ok(match self.placement {
             PlacementName::InProcess => Placement::InProcess,

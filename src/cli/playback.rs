@@ -146,6 +146,16 @@ pub(super) async fn play(
             }
         }
     }
+    if is_alive && !has_begun && played.failure.is_none() {
+        // A short one ends before the answer that it has begun is looked at.
+        match tokio::time::timeout(CLOSING, &mut begin).await {
+            Ok(Ok(full)) => played.full = Some(full),
+            Ok(Err(error)) => played.fail(error),
+            Err(_) => played.fail(Error::new(ErrorKind::DeadlineExceeded {
+                what: "StartSession".into(),
+            })),
+        }
+    }
     drop(begin);
     if is_alive {
         played.close(session, interrupt).await;

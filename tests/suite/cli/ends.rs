@@ -21,6 +21,15 @@ fn wrong_usage_is_code_2() {
         &["decode", "--stream", "a:0", "-o", "out.png", &clip],
         &["decode", "--framemd5", "-", "--json", &clip],
         &["play", "--placement", "elsewhere", &clip],
+        &["decode", "--manifest", "m", "--root", "k", &clip],
+        &[
+            "probe",
+            "--placement",
+            "in-process",
+            "--host-program",
+            "/bin/true",
+            &clip,
+        ],
     ] {
         let ended = portcullis(arguments.iter().copied()).finish();
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);

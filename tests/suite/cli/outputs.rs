@@ -117,3 +117,27 @@ fn a_signal_ends_a_start_that_waits_for_data() {
     assert_eq!(play.finish().code, Some(130));
     drop(stdin);
 }
+
+/// A short input ends before the command has looked at the answer that it began.
+#[test]
+fn a_short_input_says_each_time_what_was_decoded() {
+    let directory = tempfile::tempdir().unwrap();
+    let wav = directory.path().join("short.wav");
+    let samples = 480_u32;
+    let mut bytes = Vec::from(*b"RIFF");
+    bytes.extend((36 + samples * 2).to_le_bytes());
+    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    bytes.extend(48_000_u32.to_le_bytes());
+    bytes.extend(96_000_u32.to_le_bytes());
+    bytes.extend(b"\x02\0\x10\0data");
+    bytes.extend((samples * 2).to_le_bytes());
+    bytes.resize(bytes.len() + samples as usize * 2, 0);
+    fs::write(&wav, bytes).unwrap();
+    for round in 0..20 {
+        let decode = portcullis(["decode", "--json", path(&wav)])
+            .args(&["--placement", "in-process"])
+            .finish();
+        assert_eq!(decode.code, Some(0), "{}", decode.stderr);
+        assert!(!decode.stdout.is_empty(), "round {round}");
+    }
+}
