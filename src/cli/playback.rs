@@ -100,8 +100,9 @@ pub(super) async fn play(
     // Asked for beside everything else: a host that answers slowly must not delay a signal.
     let mut asking = Box::pin(futures::future::Fuse::terminated());
     let mut is_alive = true;
-    let mut has_begun = false;
-    loop {
+    let (mut has_begun, mut has_ended) = (false, false);
+    // The end of a short one is heard of before the answer that it has begun.
+    while !(has_begun && has_ended) {
         tokio::select! {
             biased;
             event = events.next() => {
@@ -115,7 +116,8 @@ pub(super) async fn play(
                     played.fail(failure);
                     break;
                 }
-                if played.follow(&event) {
+                has_ended |= played.follow(&event);
+                if has_ended && played.failure.is_some() {
                     break;
                 }
             }
@@ -144,16 +146,6 @@ pub(super) async fn play(
             _ = counting.tick(), if asking.is_terminated() => {
                 asking.set(session.statistics().fuse());
             }
-        }
-    }
-    if is_alive && !has_begun && played.failure.is_none() {
-        // A short one ends before the answer that it has begun is looked at.
-        match tokio::time::timeout(CLOSING, &mut begin).await {
-            Ok(Ok(full)) => played.full = Some(full),
-            Ok(Err(error)) => played.fail(error),
-            Err(_) => played.fail(Error::new(ErrorKind::DeadlineExceeded {
-                what: "StartSession".into(),
-            })),
         }
     }
     drop(begin);

@@ -104,4 +104,9 @@ impl Sandbox {
             self.profile == SandboxProfile::Protected || self.policy == SandboxPolicy::Require;
         strict && self.layers.contains(layer) && layer.is_required(self.profile)
     }
+
+    /// Whether nobody may look into the host from its first moment on.
+    pub(crate) fn is_private(&self) -> bool {
+        self.profile == SandboxProfile::Protected && self.requires(Layer::NotDumpable)
+    }
 }

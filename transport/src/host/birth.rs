@@ -240,9 +240,7 @@ impl Attempt<'_> {
 
     /// Whether nobody may look into it from its first moment on.
     fn is_private(&self) -> bool {
-        self.order.sandbox.is_some_and(|sandbox| {
-            sandbox.profile == SandboxProfile::Protected && sandbox.requires(Layer::NotDumpable)
-        })
+        self.order.sandbox.is_some_and(Sandbox::is_private)
     }
 
     fn give(&self) -> Result<(Pid, OwnedFd), Errno> {

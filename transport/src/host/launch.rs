@@ -17,7 +17,7 @@ use super::endpoint::is_untaken_host;
 use super::image::{HostImage, ImageSource};
 use super::watch::HostProcess;
 use crate::error::TransportError;
-use crate::sandbox::{Layer, Sandbox, SandboxProfile};
+use crate::sandbox::{Layer, Sandbox};
 
 /// What a host gets of the application's environment without being asked: how to log, how to report a panic, the
 /// language of messages, and where a coverage or sanitizer run keeps its results.
@@ -125,9 +125,7 @@ impl HostCommand {
     /// is unreadable from the first moment on.
     fn source(&self) -> ImageSource {
         let is_sealed = self.sandbox.as_ref().is_some_and(|sandbox| {
-            sandbox.layers.contains(Layer::SealedImage)
-                || (sandbox.profile == SandboxProfile::Protected
-                    && sandbox.requires(Layer::NotDumpable))
+            sandbox.layers.contains(Layer::SealedImage) || sandbox.is_private()
         });
         match is_sealed {
             true => ImageSource::SealedCopy,
