@@ -6,6 +6,7 @@
 //! one pool may have several. A pool lives as long as its links, because a fresh mapping of 3 MiB costs milliseconds and a
 //! recycled one microseconds.
 
+mod free_slots;
 mod lender;
 mod peer;
 mod slot;

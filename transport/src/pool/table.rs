@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::free_slots::{self, FreeSlots};
 use super::{MAX_SLOT, MIN_SLOT, PoolUsage};
 use crate::error::PoolExhausted;
 use crate::sys::segment::{OwnedSegment, SlotMemory};
@@ -44,8 +45,8 @@ pub(super) struct Table {
     segments: BTreeMap<u32, Segment>,
     /// Where segments begin and end, for finding the one that some bytes lie in.
     by_address: BTreeMap<usize, (usize, u32)>,
-    /// Free slots, last freed first, for it is the likeliest to be in the cache.
-    free: [Vec<(u32, u32)>; CLASSES.len()],
+    /// Free slots, by class.
+    free: [FreeSlots; CLASSES.len()],
     /// Memory that was given up and that peers were told of.
     left: Vec<Left>,
     /// Bytes of it.
@@ -132,6 +133,12 @@ impl Table {
     pub(super) fn take(&mut self, len: usize) -> Result<Taken, PoolExhausted> {
         let class = self.class_of(len)?;
         let mut no_memory = None;
+        if self.free[class].all_rest() {
+            // Better than one that has not rested; if there is to be no other, that one will do.
+            if self.present(class) < free_slots::worth_having(CLASSES[class]) {
+                self.grow_noting(class, None, &mut no_memory);
+            }
+        }
         if self.free[class].is_empty() && !self.grow_noting(class, None, &mut no_memory) {
             // A larger slot will do; only if there is none, give up idle segments of other sizes.
             let larger = (class..CLASSES.len()).find(|larger| !self.free[*larger].is_empty());
@@ -406,7 +413,7 @@ impl Table {
             held: slots().filter(|slot| slot.held).count(),
             leased: slots().filter(|slot| slot.leases > 0).count(),
             left_bytes: self.left_bytes,
-            free: self.free.iter().map(Vec::len).sum(),
+            free: self.free.iter().map(FreeSlots::len).sum(),
         }
     }
 
@@ -435,7 +442,7 @@ impl Table {
     fn set_free(&mut self, id: u32, slot: u32) -> bool {
         if let Some(segment) = self.segments.get_mut(&id) {
             segment.busy -= 1;
-            self.free[segment.class].push((id, slot));
+            self.free[segment.class].push((id, slot), CLASSES[segment.class]);
         }
         std::mem::take(&mut self.starving)
     }
@@ -453,14 +460,19 @@ impl Table {
         })
     }
 
-    fn grow(&mut self, class: usize, exactly: Option<usize>) -> Result<bool, String> {
-        let size = CLASSES[class];
-        let room = (self.max_bytes - self.mapped_bytes) / size;
+    /// Slots that a class has.
+    fn present(&self, class: usize) -> usize {
         let same = self
             .segments
             .values()
             .filter(|segment| segment.class == class);
-        let present = same.map(|segment| segment.slots.len()).sum::<usize>();
+        same.map(|segment| segment.slots.len()).sum()
+    }
+
+    fn grow(&mut self, class: usize, exactly: Option<usize>) -> Result<bool, String> {
+        let size = CLASSES[class];
+        let room = (self.max_bytes - self.mapped_bytes) / size;
+        let present = self.present(class);
         let wanted = exactly.unwrap_or_else(|| {
             present
                 .max(FIRST_SEGMENT / size)
@@ -483,7 +495,8 @@ impl Table {
         self.mapped_bytes += memory.len();
         self.by_address
             .insert(memory.address(), (memory.address() + memory.len(), id));
-        self.free[class].extend((0..slots as u32).rev().map(|slot| (id, slot)));
+        let fresh = (0..slots as u32).rev().map(|slot| (id, slot));
+        self.free[class].add(fresh);
         self.segments.insert(
             id,
             Segment {
@@ -513,7 +526,7 @@ impl Table {
             let Some(segment) = self.segments.remove(&id) else {
                 continue;
             };
-            self.free[segment.class].retain(|(owner, _)| *owner != id);
+            self.free[segment.class].forget(id);
             self.mapped_bytes -= bytes;
             self.by_address.remove(&segment.memory.address());
             self.retired += 1;
