@@ -45,7 +45,9 @@ const MAX_READ: usize = 64 << 10;
 /// How many reads there are between two looks at the socket, if there is always something in the ring.
 const READS_PER_LOOK: u32 = 32;
 /// How often the peer's index is looked at before other tasks of the thread have their turn.
-const LOOKS_PER_TURN: usize = 16;
+const LOOKS_PER_TURN: usize = 2;
+/// How many such turns there are before other threads have the processor, if they wait for it: asking costs as much as several.
+const TURNS_PER_YIELD: u32 = 4;
 
 /// What both halves share.
 struct Rings {
@@ -244,6 +246,8 @@ struct Wait {
     /// How long it spins.
     window: Duration,
     has_slept: bool,
+    /// How often the other tasks of the thread have had their turn.
+    turns: u32,
 }
 
 impl WireReader for RingReader {
@@ -335,6 +339,7 @@ impl RingReader {
             since: Instant::now(),
             window: self.spinner.begin().unwrap_or_default(),
             has_slept: false,
+            turns: 0,
         });
         if !wait.has_slept && !wait.window.is_zero() {
             for _ in 0..LOOKS_PER_TURN {
@@ -344,8 +349,11 @@ impl RingReader {
                 }
             }
             if wait.since.elapsed() < wait.window {
-                // Whom the peer's answer depends on may wait for this processor.
-                std::thread::yield_now();
+                wait.turns = wait.turns.wrapping_add(1);
+                if wait.turns.is_multiple_of(TURNS_PER_YIELD) {
+                    // Whom the peer's answer depends on may wait for this processor.
+                    std::thread::yield_now();
+                }
                 // After the other tasks of this thread.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
