@@ -90,7 +90,11 @@ impl<R: Renderer> SinkActor<R> {
                     self.set_timer(id, due, ctx);
                     return self.pull(id, ctx);
                 }
-                Ready::Samples(samples) => self.renderer.render(id, samples),
+                Ready::Samples(samples) => {
+                    // Whoever makes the next ones works while these are rendered.
+                    self.pull(id, ctx);
+                    self.renderer.render(id, samples)
+                }
                 Ready::Format(media_type) => {
                     let event = NodeEvent::FormatChanged(id, media_type.clone());
                     self.events.push(self.epoch, event);
