@@ -61,7 +61,7 @@ pub enum Carrier {
 pub enum Spin {
     /// It sleeps at once: least power, and no processor is taken from others.
     Never,
-    /// It looks for them for up to 20 microseconds where that pays, and only where there is a second processor.
+    /// It looks for them for up to 60 microseconds where that pays, and only where there is a second processor.
     #[default]
     Adaptive,
 }
