@@ -134,8 +134,9 @@ impl Table {
         let class = self.class_of(len)?;
         let mut no_memory = None;
         if self.free[class].all_rest() {
-            // Better than one that has not rested; if there is to be no other, that one will do.
-            if self.present(class) < free_slots::worth_having(CLASSES[class]) {
+            // Another is better than one that has not rested. What is needed more may need the second half of the pool.
+            let is_roomy = self.mapped_bytes < self.max_bytes / 2;
+            if is_roomy && self.present(class) < free_slots::worth_having(CLASSES[class]) {
                 self.grow_noting(class, None, &mut no_memory);
             }
         }
