@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 
 /// Bytes that are freed after a slot before it is used again, where there are others: more than fits in a processor's own
 /// cache.
-const REST: usize = 2 << 20;
+const REST_BYTES: usize = 2 << 20;
 
 /// Smaller slots need no rest: it was not seen to help.
 const LEAST_RESTING: usize = 16 << 10;
 
 /// Of larger slots a cache holds so little that there need be no second one for its sake.
-const MOST_RESTING: usize = 4 << 20;
+const LARGEST_DOUBLED: usize = 4 << 20;
 
 /// A slot: its segment and its number.
 type Id = (u32, u32);
@@ -38,7 +38,7 @@ impl FreeSlots {
     /// A slot of `size` bytes that has been used.
     pub(super) fn push(&mut self, slot: Id, size: usize) {
         self.resting.push_back(slot);
-        if self.resting.len() > rest(size)
+        if self.resting.len() > resting(size)
             && let Some(rested) = self.resting.pop_front()
         {
             self.rested.push(rested);
@@ -71,17 +71,17 @@ impl FreeSlots {
 }
 
 /// How many slots of `size` bytes rest at a time.
-fn rest(size: usize) -> usize {
+fn resting(size: usize) -> usize {
     match size {
         ..LEAST_RESTING => 0,
-        size => (REST / size).max(1),
+        size => (REST_BYTES / size).max(1),
     }
 }
 
 /// So many slots of `size` bytes there should be rather than to use one that has not rested.
 pub(super) fn worth_having(size: usize) -> usize {
     match size {
-        LEAST_RESTING..=MOST_RESTING => 2 * rest(size),
+        LEAST_RESTING..=LARGEST_DOUBLED => 2 * resting(size),
         _ => 0,
     }
 }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_slot_rests_and_of_those_that_have_the_last_one_is_next() {
-        const SIZE: usize = REST / 4;
+        const SIZE: usize = REST_BYTES / 4;
         let mut free = FreeSlots::default();
         free.add((0..7).rev().map(|slot| (0, slot)));
         let used: Vec<_> = (0..7).filter_map(|_| free.pop()).collect();

@@ -132,14 +132,22 @@ impl Table {
 
     pub(super) fn take(&mut self, len: usize) -> Result<Taken, PoolExhausted> {
         let class = self.class_of(len)?;
-        let mut no_memory = None;
-        if self.free[class].all_rest() {
-            // Another is better than one that has not rested. What is needed more may need the second half of the pool.
-            let is_roomy = self.mapped_bytes < self.max_bytes / 2;
-            if is_roomy && self.present(class) < free_slots::worth_having(CLASSES[class]) {
-                self.grow_noting(class, None, &mut no_memory);
-            }
+        let worth_having = free_slots::worth_having(CLASSES[class]);
+        // Another is better than one that has not rested. What is needed more may need the second half of the pool.
+        if self.free[class].all_rest()
+            && self.mapped_bytes + worth_having * CLASSES[class] <= self.max_bytes / 2
+            && self.present(class) < worth_having
+        {
+            // Without it, that one will do.
+            self.grow_noting(class, None, &mut None);
         }
+        self.take_any(len)
+    }
+
+    /// A slot, rested or not.
+    fn take_any(&mut self, len: usize) -> Result<Taken, PoolExhausted> {
+        let class = self.class_of(len)?;
+        let mut no_memory = None;
         if self.free[class].is_empty() && !self.grow_noting(class, None, &mut no_memory) {
             // A larger slot will do; only if there is none, give up idle segments of other sizes.
             let larger = (class..CLASSES.len()).find(|larger| !self.free[*larger].is_empty());
@@ -160,7 +168,7 @@ impl Table {
         let mut all: Vec<Option<Taken>> = lens.iter().map(|_| None).collect();
         let mut failed = None;
         for at in &order {
-            match self.take(lens[*at]) {
+            match self.take_any(lens[*at]) {
                 Ok(taken) => all[*at] = Some(taken),
                 Err(error) => {
                     failed = Some(error);
@@ -199,7 +207,7 @@ impl Table {
                 }
             }
         }
-        lens.iter().map(|len| self.take(*len)).collect()
+        lens.iter().map(|len| self.take_any(*len)).collect()
     }
 
     /// Whether any peer has any slot: then some will come back.
